@@ -1,0 +1,30 @@
+"""Run a command in the locked environment: `uv run envs/locked.py snakemake --cores all`.
+
+`uv run` gives the project's .venv; this installs requirements.lock into it, every file checked against its hash,
+and hands over to the command. `uv run --with-requirements` would check no hash and would add packages that the lock
+leaves out (opencv-python, which needs the system's libGL).
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+LOCK = Path(__file__).resolve().parent.parent / "requirements.lock"
+
+
+def main(command: list[str]) -> None:
+    """Install the lock where it isn't yet, then become `command`."""
+    if not command:
+        sys.exit("usage: uv run envs/locked.py COMMAND [ARGUMENT ...]")
+    uv = os.environ.get("UV", "uv")
+    install = [uv, "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--python", sys.executable]
+    if subprocess.run([*install, "-r", str(LOCK)]).returncode != 0:
+        sys.exit(f"{LOCK.name} could not be installed: see the lines above; a package index must be reachable")
+    bin_dir = Path(sys.executable).parent
+    os.environ["PATH"] = f"{bin_dir}{os.pathsep}{os.environ['PATH']}"
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,364 @@
+"""The tables between stages: names, units, dtypes and allowed values of their columns, and how they are read and written.
+
+All are tab-separated text with a header; an empty cell means unknown. Boxes are half-open pixels of the stored image
+(see `mammoflow.boxes`). `read` and `write` refuse a table that doesn't fit its schema.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import pandera.pandas as pa
+from pandera.errors import SchemaErrors
+
+from mammoflow.errors import DataError
+from mammoflow.files import whole_file
+
+STATUSES = ["ok", "excluded"]
+IMAGE_LABELS = ["positive", "negative", "unknown"]
+LATERALITIES = ["L", "R", ""]
+FINDINGS = ["lesion", "nipple"]
+PATHOLOGIES = ["malignant", "benign", "unknown", ""]
+LESION_TYPES = [
+    "mass_spiculated",
+    "mass_ill_defined",
+    "mass_circumscribed",
+    "calcifications",
+    "architectural_distortion",
+    "asymmetry",
+    "other",
+    "nipple",
+    "unknown",
+]
+CROP_LABELS = ["malignant", "benign"]
+PROTOCOLS = ["out_of_fold", "paper"]
+HALVES = ["upper", "lower", "inner", "outer", "indeterminate"]
+QUADRANTS = ["upper_outer", "upper_inner", "lower_outer", "lower_inner", "indeterminate"]
+EXTERNAL_FOLD = -1  # fold of patients whom no fold model ever saw; also the model fold of an ensemble of all folds
+
+
+def _text(description: str, allowed: list[str] | None = None, pattern: str | None = None) -> pa.Column:
+    checks = []
+    if allowed is not None:
+        checks.append(pa.Check.isin(allowed))
+    if pattern is not None:
+        checks.append(pa.Check.str_matches(pattern))
+    return pa.Column(str, checks, coerce=True, description=description)
+
+
+def _int(description: str, low: int | None = None) -> pa.Column:
+    checks = [pa.Check.ge(low)] if low is not None else []
+    return pa.Column("int64", checks, coerce=True, description=description)
+
+
+def _float(description: str, low: float | None = None, high: float | None = None) -> pa.Column:
+    checks = []
+    if low is not None:
+        checks.append(pa.Check.ge(low))
+    if high is not None:
+        checks.append(pa.Check.le(high))
+    return pa.Column("float64", checks, nullable=True, coerce=True, description=description)
+
+
+def _bool(description: str) -> pa.Column:
+    return pa.Column(bool, coerce=True, description=description)
+
+
+def _box(what: str) -> dict[str, pa.Column]:
+    return {
+        name: _float(f"{what}: {edge} edge, pixels of the stored image")
+        for name, edge in (("x1", "left"), ("y1", "top"), ("x2", "right"), ("y2", "bottom"))
+    }
+
+
+_ID = r"^[0-9a-z_-]+$"
+_IMAGE_ID = _text("image: salted hash of the SOP Instance UID, or of the content for other files", pattern=_ID)
+_PATIENT_KEY = _text("patient: salted hash of the patient's id", pattern=r"^[0-9a-z_-]*$")
+_DATASET = _text("name of the data set in config.yaml", pattern=_ID)
+
+
+def _schema(name: str, columns: dict[str, pa.Column]) -> pa.DataFrameSchema:
+    return pa.DataFrameSchema(columns, name=name, strict=True, ordered=True)
+
+
+INDEX = _schema(
+    "index",
+    {
+        "dataset": _DATASET,
+        "image_id": _IMAGE_ID,
+        "status": _text("`ok` or `excluded`", STATUSES),
+        "reason": _text("why excluded: a code, empty when ok"),
+        "patient_key": _PATIENT_KEY,
+        "study_key": _text("study: salted hash of the Study Instance UID, empty when unknown"),
+        "directory_label": _text("what the directory says of the image", IMAGE_LABELS),
+        "image_laterality": _text("breast side, empty when unknown", LATERALITIES),
+        "view_position": _text("view as in DICOM (CC, MLO, ...), empty when unknown"),
+        "rows": _int("height of the stored image, pixels; 0 when unknown", 0),
+        "columns": _int("width of the stored image, pixels; 0 when unknown", 0),
+        "bits_stored": _int("bits stored; 0 when unknown", 0),
+        "photometric_interpretation": _text("as in DICOM; for other files MONOCHROME2"),
+        "presentation_intent": _text("FOR PRESENTATION, FOR PROCESSING or empty"),
+        "machine": _text("manufacturer and model, `unknown` when not given"),
+        "transfer_syntax_uid": _text("DICOM transfer syntax, empty for other files"),
+        "imager_pixel_spacing": _float("mm a pixel at the detector; empty when unknown", 0),
+        "size": _int("bytes of the file", 0),
+        "mtime_ns": _int("modification time of the file, ns", 0),
+    },
+)
+
+# Private: the only table that holds paths. No report, export or message shows it.
+SOURCES = _schema("sources", {"image_id": _IMAGE_ID, "path": _text("path of the raw file below the data set's root")})
+
+LESIONS = _schema(
+    "lesions",
+    {
+        "dataset": _DATASET,
+        "image_id": _IMAGE_ID,
+        "lesion_id": _text("frame, unique in the data set", pattern=_ID),
+        "finding": _text("`lesion` or `nipple`", FINDINGS),
+        "pathology": _text("malignant, benign or unknown; empty for a nipple", PATHOLOGIES),
+        "lesion_type": _text("kind of lesion", LESION_TYPES),
+        **_box("frame, empty when the expert gave none"),
+        "source": _text("annotation format it came from"),
+        "expert": _bool("whether the detector may learn from it"),
+        "flag": _text("doubt about the frame, a code; empty when none"),
+    },
+)
+
+PATIENTS = _schema(
+    "patients",
+    {
+        "dataset": _DATASET,
+        "patient_key": _PATIENT_KEY,
+        "role": _text("`internal` (cross-validated) or `external` (frozen models only)", ["internal", "external"]),
+        "label": _text("positive when one of the patient's images is", IMAGE_LABELS),
+        "annotated": _bool("whether the expert framed a lesion of this patient"),
+        "fold": _int("fold whose models never see the patient; -1 for external patients", EXTERNAL_FOLD),
+        "shard": _text("unit of work that holds the patient's images", pattern=r"^(annotated|other)-\d{3}$"),
+    },
+)
+
+IMAGES = _schema(
+    "images",
+    {
+        "dataset": _DATASET,
+        "image_id": _IMAGE_ID,
+        "patient_key": _PATIENT_KEY,
+        "status": _text("`ok` or `excluded`", STATUSES),
+        "reason": _text("why there is no picture: a code, empty when ok"),
+        "png": _text("full-size windowed 8-bit picture, path below the working directory"),
+        "train_png": _text("the same at training size"),
+        "width": _int("width of the stored image, pixels", 0),
+        "height": _int("height of the stored image, pixels", 0),
+        "transform": _text("stored image -> training picture, JSON of `mammoflow.geometry.Transform`"),
+        **{
+            f"breast_{name}": column for name, column in _box("smallest box around the breast, empty if none").items()
+        },
+        "window": _text("window applied, as used: mode and numbers"),
+        "pixel_digest": _text("SHA-256 of the stored pixel values, 16 hexadecimal digits"),
+        "grey_p05": _float("5th percentile of the breast in the windowed picture, 0..255", 0, 255),
+        "grey_p50": _float("median of the breast in the windowed picture, 0..255", 0, 255),
+        "grey_p95": _float("95th percentile of the breast in the windowed picture, 0..255", 0, 255),
+    },
+)
+
+TRAINING = _schema(
+    "training",
+    {
+        "dataset": _DATASET,
+        "image_id": _IMAGE_ID,
+        "patient_key": _PATIENT_KEY,
+        "fold": _int("fold of the patient", EXTERNAL_FOLD),
+        "train_png": _text("picture at training size"),
+        "label_file": _text("YOLO label file of that picture; empty file for an image without frames"),
+        "lesions": _int("expert lesion frames in the image", 0),
+        "nipples": _int("nipple frames in the image", 0),
+        "pixel_digest": _text("SHA-256 of the stored pixel values, 16 hexadecimal digits"),
+    },
+)
+
+DETECTIONS = _schema(
+    "detections",
+    {
+        "dataset": _DATASET,
+        "image_id": _IMAGE_ID,
+        "patient_key": _PATIENT_KEY,
+        "detection_id": _text("detection, unique in the study", pattern=_ID),
+        "detector": _text("architecture, for example yolov6n"),
+        "model_fold": _int("fold whose model framed it: that of the patient, or -1 for the ensemble", EXTERNAL_FOLD),
+        "held_out": _bool("whether the model never saw the patient"),
+        "finding": _text("`lesion` or `nipple`", FINDINGS),
+        "score": _float("confidence", 0, 1),
+        **_box("frame"),
+        "model_digest": _text("SHA-256 of the weights, 16 hexadecimal digits (several joined by +)"),
+    },
+)
+
+THRESHOLDS = _schema(
+    "thresholds",
+    {
+        "detector": _text("architecture"),
+        "fold": _int("fold whose images it is applied to, -1 for external images", EXTERNAL_FOLD),
+        "threshold": _float("lowest score of a mined frame", 0, 1),
+        "false_frames_per_image": _float("reached on the images it was chosen on", 0),
+        "sensitivity": _float("share of expert lesions found on the images it was chosen on", 0, 1),
+        "images": _int("images it was chosen on", 0),
+        "lesions": _int("expert lesions it was chosen on", 0),
+    },
+)
+
+CROPS = _schema(
+    "crops",
+    {
+        "dataset": _DATASET,
+        "crop_id": _text("crop, unique in the study and protocol", pattern=_ID),
+        "image_id": _IMAGE_ID,
+        "patient_key": _PATIENT_KEY,
+        "fold": _int("fold of the patient, -1 for external patients", EXTERNAL_FOLD),
+        "protocol": _text("how crops were gathered", PROTOCOLS),
+        "label": _text("malignant or benign", CROP_LABELS),
+        "origin": _text("`detection` (framed by the machine) or `expert`", ["detection", "expert"]),
+        "detection_id": _text("detection it came from; empty for an expert's frame"),
+        "lesion_id": _text("expert's frame it matched or is; empty for none"),
+        "iou": _float("IoU with that frame", 0, 1),
+        "score": _float("the detector's confidence", 0, 1),
+        "threshold": _float("lowest score accepted", 0, 1),
+        **_box("frame"),
+        "crop_x1": _float("crop with margin: left edge, pixels of the stored image"),
+        "crop_y1": _float("crop with margin: top edge, pixels of the stored image"),
+        "crop_x2": _float("crop with margin: right edge, pixels of the stored image"),
+        "crop_y2": _float("crop with margin: bottom edge, pixels of the stored image"),
+        "png": _text("the crop, path below the working directory"),
+        "model_digest": _text("SHA-256 of the detector's weights; empty for an expert's frame"),
+        "config_digest": _text("digest of the settings that made it"),
+    },
+)
+
+PREDICTIONS = _schema(
+    "predictions",
+    {
+        "dataset": _DATASET,
+        "crop_id": _text("crop", pattern=_ID),
+        "image_id": _IMAGE_ID,
+        "patient_key": _PATIENT_KEY,
+        "fold": _int("fold of the patient, -1 for external patients", EXTERNAL_FOLD),
+        "protocol": _text("how crops were gathered", PROTOCOLS),
+        "classifier": _text("architecture, for example resnet50"),
+        "label": _text("malignant or benign", CROP_LABELS),
+        "probability": _float("of malignant", 0, 1),
+        "model_fold": _int("fold whose model judged it, -1 for the mean of all folds", EXTERNAL_FOLD),
+        "model_digest": _text("SHA-256 of the weights, 16 hexadecimal digits (several joined by +)"),
+    },
+)
+
+RELEVANCE = _schema(
+    "relevance",
+    {
+        "dataset": _DATASET,
+        "map_id": _text("map: key of its array in the container beside this table", pattern=_ID),
+        "kind": _text("what was explained", ["detection", "crop"]),
+        "model": _text("architecture"),
+        "model_fold": _int("fold of the model", EXTERNAL_FOLD),
+        "image_id": _IMAGE_ID,
+        "explained_id": _text("detection_id or crop_id", pattern=_ID),
+        "label": _text("lesion, malignant or benign"),
+        "score": _float("confidence or probability explained", 0, 1),
+        "explained_value": _float("the logit (or logit difference) that was explained"),
+        "conservation_error": _float("|sum of relevance and constants' share - explained value| / |explained value|"),
+        "relevance_in_box": _float("share of absolute relevance inside the frame", 0, 1),
+        "box_area_share": _float("share of the map's area inside the frame: the share a flat map would have", 0, 1),
+        "relevance_on_padding": _float("share of absolute relevance that fell on letterbox padding", 0, 1),
+        **_box("source region that the map covers"),
+        "overlay_png": _text("picture, path below the working directory; empty when not drawn"),
+    },
+)
+
+ANATOMY = _schema(
+    "anatomy",
+    {
+        "dataset": _DATASET,
+        "image_id": _IMAGE_ID,
+        "patient_key": _PATIENT_KEY,
+        "detection_id": _text("lesion detection that is located", pattern=_ID),
+        "image_laterality": _text("breast side", LATERALITIES),
+        "view_position": _text("view"),
+        "nipple_x": _float("nipple, pixels of the stored image"),
+        "nipple_y": _float("nipple, pixels of the stored image"),
+        "nipple_source": _text("where the nipple is from", ["detector", "outline", "unknown"]),
+        "nipple_score": _float("the detector's confidence in the nipple", 0, 1),
+        "distance_mm": _float("from the nipple to the frame's centre, mm; empty without spacing", 0),
+        "half": _text("half-plane: CC inner or outer, MLO upper or lower", HALVES),
+        "quadrant": _text("of the breast, from both views", QUADRANTS),
+    },
+)
+
+ALL = {
+    schema.name: schema
+    for schema in (
+        INDEX,
+        SOURCES,
+        LESIONS,
+        PATIENTS,
+        IMAGES,
+        TRAINING,
+        DETECTIONS,
+        THRESHOLDS,
+        CROPS,
+        PREDICTIONS,
+        RELEVANCE,
+        ANATOMY,
+    )
+}
+
+
+def empty(schema: pa.DataFrameSchema) -> pd.DataFrame:
+    """Return a table of the schema's columns and dtypes without rows."""
+    return schema.validate(pd.DataFrame({name: [] for name in schema.columns}))
+
+
+def from_rows(schema: pa.DataFrameSchema, rows: list[dict]) -> pd.DataFrame:
+    """Return a checked table of `rows` (possibly none), columns in the schema's order."""
+    if not rows:
+        return empty(schema)
+    return _checked(schema, pd.DataFrame(rows)[list(schema.columns)], "the rows made here")
+
+
+def read(schema: pa.DataFrameSchema, path: str | Path) -> pd.DataFrame:
+    """Read a tab-separated table and check it.
+
+    Raises
+    ------
+    DataError
+        The file is missing or a column, dtype or value doesn't fit the schema.
+    """
+    texts = {name: str for name, column in schema.columns.items() if str(column.dtype).startswith("str")}
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=texts, keep_default_na=False, na_values={
+            name: [""] for name in schema.columns if name not in texts
+        })
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: can't be read as a {schema.name} table: {error}") from error
+    return _checked(schema, table, str(path))
+
+
+def read_all(schema: pa.DataFrameSchema, paths: list[str] | list[Path]) -> pd.DataFrame:
+    """Read several tables of one schema one below the other; no path gives an empty table."""
+    tables = [table for path in paths if len(table := read(schema, path))]
+    return pd.concat(tables, ignore_index=True) if tables else empty(schema)
+
+
+def write(schema: pa.DataFrameSchema, table: pd.DataFrame, path: str | Path) -> None:
+    """Check `table` and write it whole, tab-separated, rows in the order given."""
+    checked = _checked(schema, table, str(path))
+    with whole_file(path) as partial:
+        checked.to_csv(partial, sep="\t", index=False, lineterminator="\n")
+
+
+def _checked(schema: pa.DataFrameSchema, table: pd.DataFrame, where: str) -> pd.DataFrame:
+    try:
+        return schema.validate(table, lazy=True)
+    except SchemaErrors as error:
+        first = error.failure_cases.iloc[0]
+        raise DataError(
+            f"{where}: not a {schema.name} table: column {first['column']}, {first['check']}, "
+            f"found {first['failure_case']!r} ({len(error.failure_cases)} such in all)"
+        ) from error

@@ -1,0 +1,24 @@
+"""Anatomy. Needs detections (lesions and nipples), pictures and views. Gives each lesion's half-plane and quadrant, by shard."""
+
+
+rule anatomy_locate:
+    input:
+        detections="results/detect/{detector}/{dataset}/{shard}.tsv",
+        thresholds="results/detect/{detector}/thresholds.tsv",
+        images="results/images/{dataset}/{shard}.tsv",
+        index=ancient("results/index/{dataset}.tsv"),
+    output:
+        table="results/anatomy/{detector}/{dataset}/{shard}.tsv",
+    params:
+        settings=setting("anatomy"),
+        code=code_digest("anatomy"),
+    log:
+        "results/logs/anatomy_locate/{detector}/{dataset}/{shard}.log",
+    conda:
+        "../../envs/anatomy.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    script:
+        "../scripts/anatomy_locate.py"

@@ -1,0 +1,53 @@
+"""Classify. Needs crops. Gives classifiers per protocol, architecture and fold, and out-of-fold probabilities of every crop."""
+
+
+rule classify_train:
+    input:
+        crops=shards("results/crops/{{protocol}}/{dataset}/{shard}.tsv", INTERNAL),
+        duplicates="results/labels/duplicates.tsv",
+    output:
+        model="results/classify/{protocol}/{classifier}/fold{fold}/model.safetensors",
+        history="results/classify/{protocol}/{classifier}/fold{fold}/history.tsv",
+    params:
+        settings=setting("classify"),
+        device=setting("device"),
+        seed=setting("seed"),
+        code=code_digest("classify"),
+    log:
+        "results/logs/classify_train/{protocol}/{classifier}/fold{fold}.log",
+    benchmark:
+        "results/benchmarks/classify_train/{protocol}/{classifier}/fold{fold}.tsv"
+    conda:
+        "../../envs/classify.yaml"
+    threads: setting("classify", "threads")
+    resources:
+        mem_mb=4000,
+        runtime=720,
+        gpu=GPU,
+    script:
+        "../scripts/classify_train.py"
+
+
+rule classify_predict:
+    input:
+        models=expand("results/classify/{{protocol}}/{{classifier}}/fold{fold}/model.safetensors", fold=FOLDS),
+        crops=lambda wildcards: shards(f"results/crops/{wildcards.protocol}/{{dataset}}/{{shard}}.tsv", [wildcards.dataset]),
+    output:
+        predictions="results/classify/{protocol}/{classifier}/{dataset}.tsv",
+    params:
+        settings=setting("classify"),
+        device=setting("device"),
+        code=code_digest("classify"),
+    log:
+        "results/logs/classify_predict/{protocol}/{classifier}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/classify_predict/{protocol}/{classifier}/{dataset}.tsv"
+    conda:
+        "../../envs/classify.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+        gpu=GPU,
+    script:
+        "../scripts/classify_predict.py"

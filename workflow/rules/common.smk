@@ -1,0 +1,72 @@
+"""What several rule files need: names from the config, digests, look-ups. Needs nothing; gives no rule."""
+
+from snakemake.exceptions import WorkflowError
+
+from mammoflow.config import check_config
+from mammoflow.errors import MammoflowError
+from mammoflow.index.listing import listing_digest
+from mammoflow.labels.plan import planned_digest
+from mammoflow.provenance import code_digest, settings_digest
+
+try:
+    STUDY = check_config(config)
+except MammoflowError as error:
+    raise WorkflowError(str(error)) from None
+
+DATASETS = [dataset["name"] for dataset in STUDY["datasets"]]
+INTERNAL = [dataset["name"] for dataset in STUDY["datasets"] if dataset["role"] == "internal"]
+EXTERNAL = [dataset["name"] for dataset in STUDY["datasets"] if dataset["role"] == "external"]
+DETECTORS = STUDY["detect"]["architectures"]
+CLASSIFIERS = STUDY["classify"]["architectures"]
+PROTOCOLS = STUDY["crops"]["protocols"]
+FOLDS = list(range(STUDY["labels"]["folds"]))
+GPU = 1 if STUDY["device"] == "cuda" else 0
+BY_NAME = {dataset["name"]: dataset for dataset in STUDY["datasets"]}
+
+
+wildcard_constraints:
+    dataset="|".join(DATASETS),
+    shard=r"(annotated|other)-\d{3}",
+    detector=r"[a-z0-9._-]+",
+    classifier=r"[a-z0-9._-]+",
+    protocol="out_of_fold|paper",
+    fold=r"\d+",
+
+
+def shard_names(dataset, group=None):
+    """Names of a data set's shards; `group` (annotated or other) keeps only those."""
+    counts = BY_NAME[dataset]["shards"]
+    groups = [group] if group else ["annotated", "other"]
+    return [f"{name}-{number:03d}" for name in groups for number in range(counts[name])]
+
+
+def shards(pattern, datasets, group=None, **wildcards):
+    """Expand `pattern` over the shards of `datasets` and over `wildcards`."""
+    return [
+        path
+        for dataset in datasets
+        for path in expand(pattern, dataset=dataset, shard=shard_names(dataset, group), **wildcards)
+    ]
+
+
+def setting(*keys):
+    """Value of the config at `keys`: what a rule puts in its params."""
+    value = STUDY
+    for key in keys:
+        value = value[key]
+    return value
+
+
+def of_dataset(*keys):
+    """A params function: the values at `keys` of the wildcard's data set."""
+    return lambda wildcards: {key: BY_NAME[wildcards.dataset].get(key) for key in keys}
+
+
+def plan(wildcards):
+    """The shard plan. It is the workflow's one checkpoint: what it says of a shard decides whether the shard re-runs."""
+    return checkpoints.labels_plan.get().output.plan
+
+
+def planned(kind):
+    """A params function: digest of what the plan gives the wildcards' shard (`images`: its files, `labels`: its frames)."""
+    return lambda wildcards: planned_digest(plan(wildcards), kind, wildcards.dataset, wildcards.shard)

@@ -1,0 +1,108 @@
+"""Detect. Needs training pictures and label files. Gives detectors per architecture and fold, detections of every image, thresholds."""
+
+
+rule detect_train:
+    input:
+        tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
+        images=shards("results/images/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
+    output:
+        model="results/detect/{detector}/fold{fold}/model.pt",
+        history="results/detect/{detector}/fold{fold}/history.csv",
+    params:
+        settings=setting("detect"),
+        device=setting("device"),
+        seed=setting("seed"),
+        code=code_digest("detect"),
+    log:
+        "results/logs/detect_train/{detector}/fold{fold}.log",
+    benchmark:
+        "results/benchmarks/detect_train/{detector}/fold{fold}.tsv"
+    conda:
+        "../../envs/detect.yaml"
+    threads: setting("detect", "threads")
+    resources:
+        mem_mb=4000,
+        runtime=1440,
+        gpu=GPU,
+    script:
+        "../scripts/detect_train.py"
+
+
+rule detect_images:
+    input:
+        models=expand("results/detect/{{detector}}/fold{fold}/model.pt", fold=FOLDS),
+        images="results/images/{dataset}/{shard}.tsv",
+        plan=ancient(plan),
+        patients=ancient("results/labels/patients.tsv"),
+    output:
+        detections="results/detect/{detector}/{dataset}/{shard}.tsv",
+    params:
+        settings=setting("detect"),
+        device=setting("device"),
+        planned=planned("labels"),
+        code=code_digest("detect"),
+    log:
+        "results/logs/detect_images/{detector}/{dataset}/{shard}.log",
+    benchmark:
+        "results/benchmarks/detect_images/{detector}/{dataset}/{shard}.tsv"
+    conda:
+        "../../envs/detect.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+        gpu=GPU,
+    script:
+        "../scripts/detect_images.py"
+
+
+# The paper trains one detector and lets it frame everything: here the model of fold 0, whose own images stay its test set.
+rule detect_paper:
+    input:
+        models="results/detect/{detector}/fold0/model.pt",
+        images="results/images/{dataset}/{shard}.tsv",
+        plan=ancient(plan),
+        patients=ancient("results/labels/patients.tsv"),
+    output:
+        detections="results/detect/{detector}/paper/{dataset}/{shard}.tsv",
+    params:
+        settings=setting("detect"),
+        device=setting("device"),
+        planned=planned("labels"),
+        code=code_digest("detect"),
+    log:
+        "results/logs/detect_paper/{detector}/{dataset}/{shard}.log",
+    benchmark:
+        "results/benchmarks/detect_paper/{detector}/{dataset}/{shard}.tsv"
+    conda:
+        "../../envs/detect.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+        gpu=GPU,
+    script:
+        "../scripts/detect_images.py"
+
+
+rule detect_thresholds:
+    input:
+        detections=shards("results/detect/{{detector}}/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
+        tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
+        lesions=ancient(expand("results/labels/{dataset}/lesions.tsv", dataset=INTERNAL)),
+    output:
+        thresholds="results/detect/{detector}/thresholds.tsv",
+    params:
+        settings=setting("crops"),
+        folds=FOLDS,
+        code=code_digest("detect"),
+    log:
+        "results/logs/detect_thresholds/{detector}.log",
+    conda:
+        "../../envs/detect.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    script:
+        "../scripts/detect_thresholds.py"

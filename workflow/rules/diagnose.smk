@@ -1,0 +1,30 @@
+"""Diagnose. Needs one study's directory and the trained models. Gives findings as JSON and overlays below results/diagnose/."""
+
+
+rule diagnose:
+    input:
+        detectors=expand("results/detect/{detector}/fold{fold}/model.pt", detector=setting("crops", "detector"), fold=FOLDS),
+        thresholds=expand("results/detect/{detector}/thresholds.tsv", detector=setting("crops", "detector")),
+        classifiers=expand(
+            "results/classify/{protocol}/{classifier}/fold{fold}/model.safetensors",
+            protocol=PROTOCOLS[0], classifier=CLASSIFIERS[0], fold=FOLDS,
+        ),
+    output:
+        findings="results/diagnose/findings.json",
+        overlays=directory("results/diagnose/overlays"),
+    params:
+        study=setting("study"),
+        settings=STUDY,
+        listing=lambda wildcards: listing_digest(setting("study")) if workflow.is_main_process else "",
+        code=code_digest("diagnose"),
+    log:
+        "results/logs/diagnose.log",
+    conda:
+        "../../envs/diagnose.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+        gpu=GPU,
+    script:
+        "../scripts/diagnose.py"

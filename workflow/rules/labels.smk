@@ -1,0 +1,148 @@
+"""Labels. Needs the index and the expert's annotations. Gives lesions, truth, folds, the shard plan and YOLO label files."""
+
+
+def annotation_listing(wildcards):
+    """Digest of the annotation files' names, sizes and times; taken by the main process only, never in a job's."""
+    dataset = BY_NAME[wildcards.dataset]
+    if dataset["source"] == "phantom" or not workflow.is_main_process:
+        return ""
+    return [listing_digest(dataset["root"], entry["path"]) for entry in dataset["annotations"]]
+
+
+rule labels_read:
+    input:
+        unpack(raw_files),
+        index="results/index/{dataset}.tsv",
+        sources="results/index/{dataset}.sources.tsv",
+    output:
+        lesions="results/labels/{dataset}/lesions.tsv",
+    params:
+        dataset=of_dataset("name", "root", "annotations"),
+        expert_classes=setting("labels", "expert_classes"),
+        listing=annotation_listing,
+        code=code_digest("labels"),
+    log:
+        "results/logs/labels_read/{dataset}.log",
+    conda:
+        "../../envs/labels.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    script:
+        "../scripts/labels_read.py"
+
+
+rule labels_truth:
+    input:
+        unpack(raw_files),
+        index="results/index/{dataset}.tsv",
+        sources="results/index/{dataset}.sources.tsv",
+        lesions="results/labels/{dataset}/lesions.tsv",
+    output:
+        truth="results/labels/{dataset}/truth.tsv",
+    params:
+        dataset=of_dataset("name", "root", "truth"),
+        code=code_digest("labels"),
+    log:
+        "results/logs/labels_truth/{dataset}.log",
+    conda:
+        "../../envs/labels.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    script:
+        "../scripts/labels_truth.py"
+
+
+rule labels_patients:
+    input:
+        indices=expand("results/index/{dataset}.tsv", dataset=DATASETS),
+        lesions=expand("results/labels/{dataset}/lesions.tsv", dataset=DATASETS),
+    output:
+        # kept and appended to: a new patient gets a fold and moves nobody else
+        patients=update("results/labels/patients.tsv"),
+    params:
+        datasets=[{key: BY_NAME[name][key] for key in ("name", "role", "shards")} for name in DATASETS],
+        folds=setting("labels", "folds"),
+        seed=setting("seed"),
+        code=code_digest("labels"),
+    log:
+        "results/logs/labels_patients.log",
+    conda:
+        "../../envs/labels.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    script:
+        "../scripts/labels_patients.py"
+
+
+checkpoint labels_plan:
+    input:
+        patients="results/labels/patients.tsv",
+        indices=expand("results/index/{dataset}.tsv", dataset=DATASETS),
+        lesions=expand("results/labels/{dataset}/lesions.tsv", dataset=DATASETS),
+    output:
+        plan="results/labels/plan.json",
+    params:
+        code=code_digest("labels"),
+    log:
+        "results/logs/labels_plan.log",
+    conda:
+        "../../envs/labels.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    script:
+        "../scripts/labels_plan.py"
+
+
+# Ultralytics looks for a picture's labels where `images` in its path is replaced by `labels`.
+rule labels_yolo:
+    input:
+        plan=ancient(plan),
+        images="results/images/{dataset}/{shard}.tsv",
+        lesions=ancient("results/labels/{dataset}/lesions.tsv"),
+        patients=ancient("results/labels/patients.tsv"),
+    output:
+        table="results/labels/{dataset}/{shard}.tsv",
+        files=directory("results/labels/{dataset}/{shard}"),
+    params:
+        planned=planned("labels"),
+        code=code_digest("labels"),
+    wildcard_constraints:
+        shard=r"annotated-\d{3}",
+    log:
+        "results/logs/labels_yolo/{dataset}/{shard}.log",
+    conda:
+        "../../envs/labels.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    script:
+        "../scripts/labels_yolo.py"
+
+
+rule labels_leakage:
+    input:
+        images=shards("results/images/{dataset}/{shard}.tsv", DATASETS),
+        patients="results/labels/patients.tsv",
+    output:
+        duplicates="results/labels/duplicates.tsv",
+    params:
+        code=code_digest("labels"),
+    log:
+        "results/logs/labels_leakage.log",
+    conda:
+        "../../envs/labels.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    script:
+        "../scripts/labels_leakage.py"

@@ -1,0 +1,98 @@
+"""Report. Needs every table. Gives metrics.json, tables, figures 1 to 12 and the web report."""
+
+FIGURES = [f"fig{number:02d}" for number in range(1, 13)]
+STUDY_TABLES = {
+    "indices": expand("results/index/{dataset}.tsv", dataset=DATASETS),
+    "patients": "results/labels/patients.tsv",
+    "lesions": expand("results/labels/{dataset}/lesions.tsv", dataset=DATASETS),
+    "truths": expand("results/labels/{dataset}/truth.tsv", dataset=DATASETS),
+    "duplicates": "results/labels/duplicates.tsv",
+    "images": shards("results/images/{dataset}/{shard}.tsv", DATASETS),
+    "detections": shards("results/detect/{detector}/{dataset}/{shard}.tsv", DATASETS, detector=DETECTORS),
+    "thresholds": expand("results/detect/{detector}/thresholds.tsv", detector=DETECTORS),
+    "crops": shards("results/crops/{protocol}/{dataset}/{shard}.tsv", DATASETS, protocol=PROTOCOLS),
+    "predictions": expand(
+        "results/classify/{protocol}/{classifier}/{dataset}.tsv",
+        protocol=PROTOCOLS, classifier=CLASSIFIERS, dataset=DATASETS,
+    ),
+    "detection_maps": shards(
+        "results/explain/detections/{detector}/{dataset}/{shard}.tsv", DATASETS, detector=DETECTORS
+    ),
+    "crop_maps": expand(
+        "results/explain/crops/{protocol}/{classifier}/{dataset}.tsv",
+        protocol=PROTOCOLS, classifier=CLASSIFIERS, dataset=DATASETS,
+    ),
+    "anatomy": shards("results/anatomy/{detector}/{dataset}/{shard}.tsv", DATASETS, detector=[setting("crops", "detector")]),
+}
+
+
+rule report_metrics:
+    input:
+        **STUDY_TABLES,
+    output:
+        metrics="results/report/metrics.json",
+        tables=directory("results/report/tables"),
+    params:
+        study=STUDY,
+        code=code_digest("report"),
+    log:
+        "results/logs/report_metrics.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    script:
+        "../scripts/report_metrics.py"
+
+
+rule report_figure:
+    input:
+        **STUDY_TABLES,
+        metrics="results/report/metrics.json",
+    output:
+        png="results/figures/{figure}.png",
+        pdf="results/figures/{figure}.pdf",
+    params:
+        study=STUDY,
+        code=code_digest("report"),
+    wildcard_constraints:
+        figure=r"fig\d\d",
+    log:
+        "results/logs/report_figure/{figure}.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    script:
+        "../scripts/report_figure.py"
+
+
+rule report_page:
+    input:
+        **STUDY_TABLES,
+        metrics="results/report/metrics.json",
+        figures=expand("results/figures/{figure}.png", figure=FIGURES),
+    output:
+        page="results/report/index.html",
+    params:
+        study=STUDY,
+        code=code_digest("report"),
+    log:
+        "results/logs/report_page.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    script:
+        "../scripts/report_page.py"
+
+
+rule figures:
+    input:
+        expand("results/figures/{figure}.{kind}", figure=FIGURES, kind=["png", "pdf"]),
