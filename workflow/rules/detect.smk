@@ -6,7 +6,7 @@ rule detect_train:
         tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
         images=shards("results/images/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
     output:
-        model="results/detect/{detector}/fold{fold}/model.pt",
+        model="results/detect/{detector}/fold{fold}/model.safetensors",
         history="results/detect/{detector}/fold{fold}/history.csv",
     params:
         settings=setting("detect"),
@@ -30,7 +30,7 @@ rule detect_train:
 
 rule detect_images:
     input:
-        models=expand("results/detect/{{detector}}/fold{fold}/model.pt", fold=FOLDS),
+        models=expand("results/detect/{{detector}}/fold{fold}/model.safetensors", fold=FOLDS),
         images="results/images/{dataset}/{shard}.tsv",
         plan=ancient(plan),
         patients=ancient("results/labels/patients.tsv"),
@@ -59,7 +59,7 @@ rule detect_images:
 # The paper trains one detector and lets it frame everything: here the model of fold 0, whose own images stay its test set.
 rule detect_paper:
     input:
-        models="results/detect/{detector}/fold0/model.pt",
+        models="results/detect/{detector}/fold0/model.safetensors",
         images="results/images/{dataset}/{shard}.tsv",
         plan=ancient(plan),
         patients=ancient("results/labels/patients.tsv"),

@@ -3,7 +3,7 @@
 
 rule diagnose:
     input:
-        detectors=expand("results/detect/{detector}/fold{fold}/model.pt", detector=setting("crops", "detector"), fold=FOLDS),
+        detectors=expand("results/detect/{detector}/fold{fold}/model.safetensors", detector=setting("crops", "detector"), fold=FOLDS),
         thresholds=expand("results/detect/{detector}/thresholds.tsv", detector=setting("crops", "detector")),
         classifiers=expand(
             "results/classify/{protocol}/{classifier}/fold{fold}/model.safetensors",

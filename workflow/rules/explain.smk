@@ -3,7 +3,7 @@
 
 rule explain_detections:
     input:
-        models=expand("results/detect/{{detector}}/fold{fold}/model.pt", fold=FOLDS),
+        models=expand("results/detect/{{detector}}/fold{fold}/model.safetensors", fold=FOLDS),
         detections="results/detect/{detector}/{dataset}/{shard}.tsv",
         images="results/images/{dataset}/{shard}.tsv",
     output:
