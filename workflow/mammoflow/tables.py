@@ -176,6 +176,16 @@ TRAINING = _schema(
     },
 )
 
+DUPLICATES = _schema(
+    "duplicates",
+    {
+        "dataset": _DATASET,
+        "image_id": _IMAGE_ID,
+        "pixel_digest": _text("SHA-256 of the stored pixel values, 16 hexadecimal digits; shared by several images"),
+        "fold": _int("fold of the image's patient, the same for all of a digest", EXTERNAL_FOLD),
+    },
+)
+
 DETECTIONS = _schema(
     "detections",
     {
@@ -300,6 +310,7 @@ ALL = {
         PATIENTS,
         IMAGES,
         TRAINING,
+        DUPLICATES,
         DETECTIONS,
         THRESHOLDS,
         CROPS,
@@ -359,6 +370,29 @@ def _checked(schema: pa.DataFrameSchema, table: pd.DataFrame, where: str) -> pd.
     except SchemaErrors as error:
         first = error.failure_cases.iloc[0]
         raise DataError(
-            f"{where}: not a {schema.name} table: column {first['column']}, {first['check']}, "
+            f"{where}: not of the form of table `{schema.name}`: column {first['column']}, {first['check']}, "
             f"found {first['failure_case']!r} ({len(error.failure_cases)} such in all)"
         ) from error
+
+
+def documentation() -> str:
+    """Return docs/tables.md: every column of every table with its dtype and meaning."""
+    lines = [
+        "# Tables",
+        "",
+        "Every table between stages, from `workflow/mammoflow/tables.py` "
+        "(`uv run envs/locked.py python -m mammoflow.tables > docs/tables.md`). Tab-separated, with a header; an empty cell "
+        "means unknown; boxes are half-open `x1, y1, x2, y2` in pixels of the stored image, origin top left.",
+    ]
+    for schema in ALL.values():
+        lines += ["", f"## {schema.name}", "", "| column | dtype | meaning |", "|---|---|---|"]
+        for name, column in schema.columns.items():
+            dtype = "text" if str(column.dtype).startswith("str") else str(column.dtype)
+            lines.append(f"| `{name}` | {dtype} | {column.description} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(documentation())

@@ -1,0 +1,107 @@
+import copy
+
+import pytest
+import yaml
+
+from mammoflow import config
+from mammoflow.errors import ConfigError
+
+
+@pytest.fixture
+def shipped(root):
+    return yaml.safe_load((root / "config.yaml").read_text())
+
+
+def test_the_shipped_config_is_right(shipped):
+    assert config.check_config(shipped)["datasets"][0]["name"] == "hospital"
+
+
+def test_the_documentation_follows_the_schema(root):
+    assert (root / "docs" / "configuration.md").read_text() == config.documentation(), (
+        "run: python -m mammoflow.config > docs/configuration.md"
+    )
+
+
+def test_every_key_is_described():
+    assert [key for key, _, meaning in config._keys(config.schema(), "") if not meaning] == []
+
+
+def test_nothing_given_is_changed(shipped):
+    before = copy.deepcopy(shipped)
+    config.check_config(shipped)
+    assert shipped == before
+
+
+WRONG = [
+    ("detect.epoch", 3, r"unknown key `epoch` in detect; did you mean `epochs`"),
+    ("detect.epochs", "many", r"detect\.epochs is 'many', expected type integer"),
+    ("detect.epochs", 0, r"detect\.epochs is 0, expected at least 1"),
+    ("detect.image_size", 300, r"multiple of 32"),
+    ("detect.weights", {"path": "w.safetensors"}, r"detect\.weights.*sha256"),
+    ("detect.weights", {"path": "none.safetensors", "sha256": "0" * 64}, r"none\.safetensors is no file"),
+    ("device", "gpu", r"device is 'gpu', expected one of cpu, cuda"),
+    ("crops.detector", "yolo11n", r"crops\.detector is `yolo11n`.*detect\.architectures"),
+    ("crops.protocols", [], r"crops\.protocols"),
+    ("datasets.0.role", "external", r"none has `role: internal`"),
+    ("datasets.1.name", "hospital", r"`hospital` occurs twice"),
+    ("datasets.0.name", "paper", r"`paper` is a name the results use"),
+    ("datasets.0.name", "My Hospital", r"datasets\[0\]\.name is 'My Hospital'"),
+    ("datasets.0.shards.annotated", 0, r"shards\.annotated is 0"),
+    ("datasets.0.phantom.malignant", 2, r"malignant is 2, fewer patients than labels\.folds 3"),
+    ("datasets.0.phantom.benign", 1000, r"more than patients"),
+    ("datasets.0.phantom", None, r"phantom"),
+    ("datasets.0.source", "dicom", r"`phantom` section fits source phantom only"),
+    ("datasets.0.root", "$MAMMOFLOW_NOT_SET/x", r"environment variable MAMMOFLOW_NOT_SET isn't set"),
+    ("datasets.0.window", {"mode": "lung"}, r"window\.mode is 'lung', expected one of dicom, fixed, none, percentile"),
+    ("datasets.0.window", {"mode": "fixed"}, r"mode fixed needs center, width"),
+    ("datasets.0.window", {"mode": "none", "index": 1}, r"mode none doesn't take index"),
+    ("datasets.0.window", {"mode": "percentile", "low": 9, "high": 2}, r"low 9 must be below high 2"),
+    ("roots", {"nowhere": "/data"}, r"roots\.nowhere: no data set has this name"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), WRONG, ids=[f"{key}={value}" for key, value, _ in WRONG])
+def test_a_wrong_setting_gives_one_message_that_names_it(shipped, key, value, message):
+    *path, last = [int(part) if part.isdigit() else part for part in key.split(".")]
+    node = shipped
+    for part in path:
+        node = node[part]
+    if value is None:
+        del node[last]
+    else:
+        node[last] = value
+    with pytest.raises(ConfigError, match=message):
+        config.check_config(shipped)
+
+
+def test_a_missing_directory_is_named(shipped, tmp_path):
+    hospital = shipped["datasets"][0]
+    del hospital["phantom"]
+    hospital |= {"source": "dicom", "root": str(tmp_path / "none")}
+    with pytest.raises(ConfigError, match="which is no directory"):
+        config.check_config(shipped)
+    hospital["root"] = str(tmp_path)
+    with pytest.raises(ConfigError, match="positive `raw/positive` doesn't exist"):
+        config.check_config(shipped)
+
+
+def test_roots_and_variables_are_resolved(shipped, tmp_path, monkeypatch):
+    monkeypatch.setenv("MAMMO_TEST_ROOT", str(tmp_path))
+    shipped["datasets"][1]["root"] = "$MAMMO_TEST_ROOT/outside"
+    shipped["roots"] = {"hospital": "elsewhere"}
+    roots = [dataset["root"] for dataset in config.check_config(shipped)["datasets"]]
+    assert roots == ["elsewhere", f"{tmp_path}/outside"]
+
+
+@pytest.mark.parametrize("name", ["mias"])
+def test_studies_fit_the_schema(root, shipped, monkeypatch, tmp_path, name):
+    """A study's file laid over config.yaml as Snakemake lays it: maps merge, lists replace."""
+    from snakemake.utils import update_config
+
+    study = yaml.safe_load((root / "workflow" / "studies" / f"{name}.yaml").read_text())
+    update_config(shipped, study)
+    for path in ("dicom/positive", "dicom/negative"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "Info.txt").touch()
+    monkeypatch.setenv(f"MAMMOFLOW_{name.upper()}_ROOT", str(tmp_path))
+    assert [dataset["name"] for dataset in config.check_config(shipped)["datasets"]] == [name]

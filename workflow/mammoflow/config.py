@@ -1,0 +1,255 @@
+"""The study's settings: checked against the closed schema and against each other before any job starts."""
+
+import copy
+import difflib
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
+from mammoflow.errors import ConfigError
+
+SCHEMA = Path(__file__).parent.parent / "schemas" / "config.schema.yaml"
+RESERVED_NAMES = {"paper"}  # a directory between detector and data set in results/detect/
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of config.yaml."""
+    return yaml.safe_load(SCHEMA.read_text("utf-8"))
+
+
+def check_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Check a study's settings and resolve its directories.
+
+    Parameters
+    ----------
+    config : merged settings as Snakemake gives them.
+
+    Returns
+    -------
+    A copy in which `roots` and $VARIABLES are resolved.
+
+    Raises
+    ------
+    ConfigError
+        One message that names the key, its value, what is expected and how to mend it.
+    """
+    error = best_match(Draft202012Validator(schema()).iter_errors(config))
+    if error is not None:
+        raise ConfigError(_describe(error))
+    study = copy.deepcopy(config)
+    _check_names(study)
+    _resolve_roots(study)
+    for number, dataset in enumerate(study["datasets"]):
+        _check_dataset(dataset, f"datasets[{number}] ({dataset['name']})", study["labels"]["folds"])
+    _check_models(study)
+    return study
+
+
+def _describe(error: ValidationError) -> str:
+    """Turn a schema violation into: key, value, expectation, mend."""
+    where = _dotted(error.absolute_path)
+    described = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema.get("properties", {}))
+        unknown = sorted(set(error.instance) - set(known))
+        guesses = difflib.get_close_matches(str(unknown[0]), known, n=1)
+        hint = f"did you mean `{guesses[0]}`?" if guesses else f"known keys: {', '.join(known)}"
+        return f"config: unknown key `{unknown[0]}` in {where or 'the top level'}; {hint}"
+    if error.validator == "required":
+        return f"config: {where or 'the top level'}: {error.message.replace(chr(39), '`')}; {described}"
+    return f"config: {where} is {error.instance!r}, expected {_expectation(error)} ({described}); mend it in config.yaml"
+
+
+def _expectation(error: ValidationError) -> str:
+    words = {
+        "type": "type {}",
+        "enum": "one of {}",
+        "minimum": "at least {}",
+        "exclusiveMinimum": "more than {}",
+        "maximum": "at most {}",
+        "multipleOf": "a multiple of {}",
+        "pattern": "a text matching {}",
+        "minItems": "at least {} entries",
+        "uniqueItems": "no entry twice",
+        "minLength": "a text of at least {} characters",
+    }
+    value = error.validator_value
+    shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return words.get(str(error.validator), f"{error.validator} {{}}").format(shown)
+
+
+def _dotted(path: Any) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.lstrip(".")
+
+
+def _check_names(study: dict[str, Any]) -> None:
+    names = [dataset["name"] for dataset in study["datasets"]]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(f"config: datasets: the name `{repeated[0]}` occurs twice; give each data set a name of its own")
+    reserved = RESERVED_NAMES.intersection(names)
+    if reserved:
+        raise ConfigError(f"config: datasets: `{min(reserved)}` is a name the results use; choose another")
+    if not any(dataset["role"] == "internal" for dataset in study["datasets"]):
+        raise ConfigError("config: datasets: none has `role: internal`; at least one must, models are trained on it")
+    strangers = sorted(set(study["roots"]) - set(names))
+    if strangers:
+        raise ConfigError(f"config: roots.{strangers[0]}: no data set has this name; known: {', '.join(names)}")
+
+
+def _resolve_roots(study: dict[str, Any]) -> None:
+    for dataset in study["datasets"]:
+        root = study["roots"].get(dataset["name"], dataset["root"])
+        dataset["root"] = expand(root, f"root of data set `{dataset['name']}`")
+    for stage in ("detect", "classify"):
+        if study[stage]["weights"]:
+            study[stage]["weights"]["path"] = expand(study[stage]["weights"]["path"], f"{stage}.weights.path")
+
+
+def expand(path: str, setting: str) -> str:
+    """Expand ~ and $VARIABLES in a path.
+
+    Raises
+    ------
+    ConfigError
+        A variable isn't set; the message names it and `setting`.
+    """
+    expanded = os.path.expandvars(os.path.expanduser(path))
+    missing = re.search(r"\$\{?(\w+)", expanded)
+    if missing:
+        raise ConfigError(
+            f"config: {setting} is `{path}`, but the environment variable {missing[1]} isn't set; "
+            f"set it (export {missing[1]}=DIRECTORY) or give the directory with --config 'roots={{NAME: DIRECTORY}}'"
+        )
+    return expanded
+
+
+def _check_dataset(dataset: dict[str, Any], where: str, folds: int) -> None:
+    _check_window(dataset["window"], f"{where}.window")
+    if dataset["role"] == "internal" and dataset["shards"]["annotated"] < 1:
+        raise ConfigError(f"config: {where}.shards.annotated is 0; an internal data set needs at least 1")
+    if dataset["source"] == "phantom":
+        _check_phantom(dataset, where, folds)
+    else:
+        _check_directories(dataset, where)
+
+
+def _check_phantom(dataset: dict[str, Any], where: str, folds: int) -> None:
+    phantom = dataset.get("phantom")
+    if not phantom:
+        raise ConfigError(f"config: {where}: source phantom needs a `phantom` section (patients, malignant, benign, machines)")
+    if phantom["malignant"] + phantom["benign"] > phantom["patients"]:
+        raise ConfigError(
+            f"config: {where}.phantom: malignant {phantom['malignant']} + benign {phantom['benign']} are more than "
+            f"patients {phantom['patients']}; raise patients or lower one of them"
+        )
+    if dataset["role"] == "internal" and phantom["malignant"] < folds:
+        raise ConfigError(
+            f"config: {where}.phantom.malignant is {phantom['malignant']}, fewer patients than labels.folds {folds}; "
+            "raise it or lower the folds"
+        )
+
+
+def _check_directories(dataset: dict[str, Any], where: str) -> None:
+    if dataset.get("phantom"):
+        raise ConfigError(f"config: {where}: a `phantom` section fits source phantom only, not {dataset['source']}")
+    root = Path(dataset["root"])
+    if not root.is_dir():
+        raise ConfigError(
+            f"config: root of data set `{dataset['name']}` is {dataset['root']}, which is no directory; "
+            f"mend `root`, or give it with --config 'roots={{{dataset['name']}: DIRECTORY}}'"
+        )
+    expected = [*dataset["directories"].items(), *(("annotations", entry["path"]) for entry in dataset["annotations"])]
+    if "truth" in dataset:
+        expected.append(("truth", dataset["truth"]["path"]))
+    for key, path in expected:
+        if not (root / path).exists():
+            raise ConfigError(f"config: {where}: {key} `{path}` doesn't exist below its root; mend the path")
+
+
+def _check_window(window: dict[str, Any], where: str) -> None:
+    needs = {"percentile": {"low", "high"}, "dicom": set(), "none": set(), "fixed": set()}[window["mode"]]
+    if window["mode"] == "fixed" and "presets" not in window:
+        needs = {"center", "width"}
+    allowed = {
+        "dicom": {"index", "lut"},
+        "fixed": {"center", "width", "function", "presets"},
+        "none": set(),
+        "percentile": {"low", "high"},
+    }[window["mode"]]
+    given = set(window) - {"mode"}
+    if needs - given:
+        raise ConfigError(f"config: {where}: mode {window['mode']} needs {', '.join(sorted(needs - given))}")
+    if given - allowed:
+        raise ConfigError(f"config: {where}: mode {window['mode']} doesn't take {', '.join(sorted(given - allowed))}")
+    if window["mode"] == "percentile" and window["low"] >= window["high"]:
+        raise ConfigError(f"config: {where}: low {window['low']} must be below high {window['high']}")
+
+
+def _check_models(study: dict[str, Any]) -> None:
+    detector, architectures = study["crops"]["detector"], study["detect"]["architectures"]
+    if detector not in architectures:
+        raise ConfigError(
+            f"config: crops.detector is `{detector}`, which is not among detect.architectures ({', '.join(architectures)}); "
+            "add it there or choose one of them"
+        )
+    for stage in ("detect", "classify"):
+        weights = study[stage]["weights"]
+        if weights and not Path(weights["path"]).is_file():
+            raise ConfigError(f"config: {stage}.weights.path {weights['path']} is no file; mend the path or set weights: null")
+
+
+def documentation() -> str:
+    """Return docs/configuration.md: every key of the schema with its type, range and description, as a table."""
+    lines = [
+        "# Configuration",
+        "",
+        "Every key of `config.yaml`, from `workflow/schemas/config.schema.yaml` "
+        "(`uv run envs/locked.py python -m mammoflow.config > docs/configuration.md`).",
+        "",
+        "| key | allowed | meaning |",
+        "|---|---|---|",
+    ]
+    rows = (f"| `{key}` | {allowed} | {meaning} |" for key, allowed, meaning in _keys(schema(), ""))
+    return "\n".join([*lines, *rows]) + "\n"
+
+
+def _keys(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (key, allowed values, description) of a schema node and of all below it."""
+    if "$ref" in node:
+        node = schema()["$defs"][node["$ref"].rsplit("/", 1)[1]] | {k: v for k, v in node.items() if k != "$ref"}
+    if prefix:
+        yield prefix.removeprefix("."), _allowed(node), node.get("description", "")
+    for choice in node.get("oneOf", []):
+        yield from ((key, a, m) for key, a, m in _keys(choice, prefix) if key != prefix.removeprefix("."))
+    for name, child in node.get("properties", {}).items():
+        yield from _keys(child, f"{prefix}.{name}")
+    if isinstance(node.get("items"), dict):
+        yield from _keys(node["items"], f"{prefix}[]")
+    if isinstance(node.get("additionalProperties"), dict):
+        yield from _keys(node["additionalProperties"], f"{prefix}.<name>")
+
+
+def _allowed(node: dict[str, Any]) -> str:
+    if "enum" in node:
+        return ", ".join(f"`{value}`" for value in node["enum"])
+    if "oneOf" in node:
+        return " or ".join(_allowed(choice) for choice in node["oneOf"])
+    limits = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "multipleOf": "multiple of"}
+    ranges = [f"{word} {node[key]}" for key, word in limits.items() if key in node]
+    return " ".join([str(node.get("type", "")), *ranges])
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(documentation())
