@@ -5,7 +5,7 @@ from snakemake.exceptions import WorkflowError
 from mammoflow.config import check_config
 from mammoflow.errors import MammoflowError
 from mammoflow.index.listing import listing_digest
-from mammoflow.labels.plan import planned_digest
+from mammoflow.labels.plan import planned_digest, shard_names
 from mammoflow.provenance import code_digest, settings_digest
 
 try:
@@ -33,19 +33,14 @@ wildcard_constraints:
     fold=r"\d+",
 
 
-def shard_names(dataset, group=None):
-    """Names of a data set's shards; `group` (annotated or other) keeps only those."""
-    counts = BY_NAME[dataset]["shards"]
-    groups = [group] if group else ["annotated", "other"]
-    return [f"{name}-{number:03d}" for name in groups for number in range(counts[name])]
-
-
-def shards(pattern, datasets, group=None, **wildcards):
-    """Expand `pattern` over the shards of `datasets` and over `wildcards`."""
+def shards(pattern, datasets, group="", **wildcards):
+    """Expand `pattern` over the shards of `datasets` (`group`: annotated or other only) and over `wildcards`."""
     return [
         path
         for dataset in datasets
-        for path in expand(pattern, dataset=dataset, shard=shard_names(dataset, group), **wildcards)
+        for shard in shard_names(BY_NAME[dataset]["shards"])
+        if shard.startswith(group)
+        for path in expand(pattern, dataset=dataset, shard=shard, **wildcards)
     ]
 
 

@@ -1,8 +1,20 @@
 """Diagnose. Needs one study's directory and the trained models. Gives findings as JSON and overlays below results/diagnose/."""
 
+from mammoflow.diagnose.request import check_request
+
+
+def request(wildcards):
+    """No file: a missing, wrong or empty directory stops before any model is trained."""
+    try:
+        check_request(setting("study"))
+    except MammoflowError as error:
+        raise WorkflowError(str(error)) from None
+    return []
+
 
 rule diagnose:
     input:
+        request=request,
         detectors=expand("results/detect/{detector}/fold{fold}/model.safetensors", detector=setting("crops", "detector"), fold=FOLDS),
         thresholds=expand("results/detect/{detector}/thresholds.tsv", detector=setting("crops", "detector")),
         classifiers=expand(
@@ -16,7 +28,7 @@ rule diagnose:
         study=setting("study"),
         settings=STUDY,
         listing=lambda wildcards: listing_digest(setting("study")) if workflow.is_main_process else "",
-        code=code_digest("diagnose"),
+        code=[code_digest(stage) for stage in ["index", "images", "detect", "crops", "classify", "anatomy", "diagnose"]],
     log:
         "results/logs/diagnose.log",
     conda:

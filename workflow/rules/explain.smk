@@ -12,7 +12,6 @@ rule explain_detections:
         overlays=directory("results/explain/detections/{detector}/{dataset}/{shard}"),
     params:
         settings=setting("explain"),
-        detect=setting("detect"),
         device=setting("device"),
         code=code_digest("explain"),
     log:
@@ -41,7 +40,6 @@ rule explain_crops:
         overlays=directory("results/explain/crops/{protocol}/{classifier}/{dataset}"),
     params:
         settings=setting("explain"),
-        classify=setting("classify"),
         device=setting("device"),
         code=code_digest("explain"),
     log:

@@ -10,9 +10,10 @@ def raw_files(wildcards):
 
 def listing(wildcards):
     """Digest of the names, sizes and times below the root; taken by the main process only, never in a job's."""
-    if BY_NAME[wildcards.dataset]["source"] == "phantom" or not workflow.is_main_process:
+    dataset = BY_NAME[wildcards.dataset]
+    if dataset["source"] == "phantom" or not workflow.is_main_process:
         return ""
-    return listing_digest(BY_NAME[wildcards.dataset]["root"])
+    return [listing_digest(dataset["root"], path) for path in dataset["directories"].values() or [None]]
 
 
 rule index_scan:
@@ -22,7 +23,7 @@ rule index_scan:
         table="results/index/{dataset}.tsv",
         sources="results/index/{dataset}.sources.tsv",
     params:
-        dataset=of_dataset("name", "source", "root", "directories"),
+        dataset=of_dataset("name", "source", "root", "directories", "patient_rule", "patient_from"),
         settings=setting("index"),
         deidentify=setting("deidentify"),
         seed=setting("seed"),

@@ -1,12 +1,21 @@
 """Labels. Needs the index and the expert's annotations. Gives lesions, truth, folds, the shard plan and YOLO label files."""
 
 
-def annotation_listing(wildcards):
-    """Digest of the annotation files' names, sizes and times; taken by the main process only, never in a job's."""
-    dataset = BY_NAME[wildcards.dataset]
-    if dataset["source"] == "phantom" or not workflow.is_main_process:
-        return ""
-    return [listing_digest(dataset["root"], entry["path"]) for entry in dataset["annotations"]]
+def annotation_listing(key):
+    """A params function: digests of the names, sizes and times of the files of `annotations` or `truth`.
+
+    They are taken by the main process only, never in a job's; a phantom's files are known by its manifest.
+    """
+
+    def listed(wildcards):
+        dataset = BY_NAME[wildcards.dataset]
+        if dataset["source"] == "phantom" or not workflow.is_main_process:
+            return ""
+        entries = dataset.get(key, [])
+        entries = entries if isinstance(entries, list) else [entries]
+        return [listing_digest(dataset["root"], entry["path"]) for entry in entries]
+
+    return listed
 
 
 rule labels_read:
@@ -16,11 +25,6 @@ rule labels_read:
         sources="results/index/{dataset}.sources.tsv",
     output:
         lesions="results/labels/{dataset}/lesions.tsv",
-    params:
-        dataset=of_dataset("name", "root", "annotations"),
-        expert_classes=setting("labels", "expert_classes"),
-        listing=annotation_listing,
-        code=code_digest("labels"),
     log:
         "results/logs/labels_read/{dataset}.log",
     conda:
@@ -29,6 +33,11 @@ rule labels_read:
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        dataset=of_dataset("name", "root", "annotations"),
+        expert_classes=setting("labels", "expert_classes"),
+        listing=annotation_listing("annotations"),
+        code=code_digest("labels"),
     script:
         "../scripts/labels_read.py"
 
@@ -41,9 +50,6 @@ rule labels_truth:
         lesions="results/labels/{dataset}/lesions.tsv",
     output:
         truth="results/labels/{dataset}/truth.tsv",
-    params:
-        dataset=of_dataset("name", "root", "truth"),
-        code=code_digest("labels"),
     log:
         "results/logs/labels_truth/{dataset}.log",
     conda:
@@ -52,6 +58,11 @@ rule labels_truth:
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        dataset=of_dataset("name", "root", "truth"),
+        expert_classes=setting("labels", "expert_classes"),
+        listing=annotation_listing("truth"),
+        code=code_digest("labels"),
     script:
         "../scripts/labels_truth.py"
 
@@ -63,11 +74,6 @@ rule labels_patients:
     output:
         # kept and appended to: a new patient gets a fold and moves nobody else
         patients=update("results/labels/patients.tsv"),
-    params:
-        datasets=[{key: BY_NAME[name][key] for key in ("name", "role", "shards")} for name in DATASETS],
-        folds=setting("labels", "folds"),
-        seed=setting("seed"),
-        code=code_digest("labels"),
     log:
         "results/logs/labels_patients.log",
     conda:
@@ -76,6 +82,14 @@ rule labels_patients:
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        datasets=[
+            {key: BY_NAME[name][key] for key in ("name", "role", "shards")}
+            for name in DATASETS
+        ],
+        folds=setting("labels", "folds"),
+        seed=setting("seed"),
+        code=code_digest("labels"),
     script:
         "../scripts/labels_patients.py"
 
@@ -87,8 +101,6 @@ checkpoint labels_plan:
         lesions=expand("results/labels/{dataset}/lesions.tsv", dataset=DATASETS),
     output:
         plan="results/labels/plan.json",
-    params:
-        code=code_digest("labels"),
     log:
         "results/logs/labels_plan.log",
     conda:
@@ -97,6 +109,12 @@ checkpoint labels_plan:
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        datasets=[
+            {key: BY_NAME[name][key] for key in ("name", "shards")}
+            for name in DATASETS
+        ],
+        code=code_digest("labels"),
     script:
         "../scripts/labels_plan.py"
 
@@ -111,19 +129,19 @@ rule labels_yolo:
     output:
         table="results/labels/{dataset}/{shard}.tsv",
         files=directory("results/labels/{dataset}/{shard}"),
-    params:
-        planned=planned("labels"),
-        code=code_digest("labels"),
-    wildcard_constraints:
-        shard=r"annotated-\d{3}",
     log:
         "results/logs/labels_yolo/{dataset}/{shard}.log",
+    wildcard_constraints:
+        shard=r"annotated-\d{3}",
     conda:
         "../../envs/labels.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        planned=planned("labels"),
+        code=code_digest("labels"),
     script:
         "../scripts/labels_yolo.py"
 
@@ -134,8 +152,6 @@ rule labels_leakage:
         patients="results/labels/patients.tsv",
     output:
         duplicates="results/labels/duplicates.tsv",
-    params:
-        code=code_digest("labels"),
     log:
         "results/logs/labels_leakage.log",
     conda:
@@ -144,5 +160,7 @@ rule labels_leakage:
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        code=code_digest("labels"),
     script:
         "../scripts/labels_leakage.py"

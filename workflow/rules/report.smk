@@ -1,5 +1,7 @@
 """Report. Needs every table. Gives metrics.json, tables, figures 1 to 12 and the web report."""
 
+from mammoflow.provenance import file_sha256, text_digest
+
 FIGURES = [f"fig{number:02d}" for number in range(1, 13)]
 STUDY_TABLES = {
     "indices": expand("results/index/{dataset}.tsv", dataset=DATASETS),
@@ -24,6 +26,11 @@ STUDY_TABLES = {
     ),
     "anatomy": shards("results/anatomy/{detector}/{dataset}/{shard}.tsv", DATASETS, detector=[setting("crops", "detector")]),
 }
+
+
+def report_files(*names):
+    """Digest of files in workflow/report/: a changed template or caption makes the page again."""
+    return text_digest(*(file_sha256(f"{workflow.basedir}/workflow/report/{name}") for name in names))
 
 
 rule report_metrics:
@@ -80,6 +87,7 @@ rule report_page:
         page="results/report/index.html",
     params:
         study=STUDY,
+        template=report_files("page.html.jinja", "captions.toml"),
         code=code_digest("report"),
     log:
         "results/logs/report_page.log",

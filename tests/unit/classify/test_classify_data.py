@@ -1,0 +1,139 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+
+from mammoflow import tables
+from mammoflow.classify.data import augment, class_weights, load_part, read_crop, split_validation, training_rows
+from mammoflow.errors import DataError, LeakageError
+
+STILL = {"rotation": 0, "translation": 0, "scale": 0, "contrast": 0, "brightness": 0}
+
+
+def rows_of(*patients):
+    """(patient, fold, label, count) -> rows with the columns that splitting needs."""
+    rows = [
+        {"dataset": "hospital", "crop_id": f"{patient}-{n}", "patient_key": patient, "fold": fold, "label": label}
+        for patient, fold, label, count in patients
+        for n in range(count)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_training_rows_leave_the_fold_out_and_ignore_the_order_of_shards(make_crops):
+    first, second = make_crops()
+    forward = training_rows(tables.read_all(tables.CROPS, [first, second]), 1)
+    backward = training_rows(tables.read_all(tables.CROPS, [second, first]), 1)
+    assert set(forward["fold"]) == {0, 2}
+    assert len(forward) == 16
+    pd.testing.assert_frame_equal(forward, backward)
+
+
+def test_patient_on_both_sides_of_the_fold_is_refused():
+    rows = rows_of(("a", 0, "benign", 2), ("b", 1, "malignant", 1), ("a", 1, "benign", 1))
+    with pytest.raises(LeakageError, match=r"1 patients are in both .* fold 1 \(first: a\)"):
+        training_rows(rows, 1)
+
+
+def test_external_patient_never_teaches():
+    rows = rows_of(("a", 0, "benign", 2), ("b", 0, "malignant", 1), ("x", -1, "benign", 1))
+    with pytest.raises(LeakageError, match="external patients"):
+        training_rows(rows, 1)
+
+
+@pytest.mark.parametrize(
+    ("label", "counts", "mend"),
+    [
+        ("malignant", "0 benign, 3 malignant", "no benign crop.*false_frames_per_image"),
+        ("benign", "3 benign, 0 malignant", "no malignant crop.*match_iou"),
+    ],
+)
+def test_empty_class_names_counts_and_mend(label, counts, mend):
+    with pytest.raises(DataError, match=mend) as error:
+        training_rows(rows_of(("a", 0, label, 3), ("b", 1, "benign", 1)), 1)
+    assert counts in str(error.value)
+
+
+def test_validation_part_is_patient_wise_stratified_and_of_the_asked_size():
+    rows = rows_of(
+        *((f"m{n}", 0, "malignant", 1 + n % 3) for n in range(10)), *((f"b{n}", 0, "benign", 2) for n in range(20))
+    )
+    training, validation = split_validation(rows, 0.2, seed=1)
+    assert not set(training["patient_key"]) & set(validation["patient_key"])
+    assert len(training) + len(validation) == len(rows)
+    by_kind = validation.drop_duplicates("patient_key")["label"].value_counts()
+    assert by_kind.to_dict() == {"malignant": 2, "benign": 4}
+
+
+def test_validation_part_depends_on_the_seed_and_hardly_on_new_patients():
+    rows = rows_of(*((f"m{n}", 0, "malignant", 1) for n in range(40)), *((f"b{n}", 0, "benign", 1) for n in range(40)))
+    chosen = set(split_validation(rows, 0.25, seed=1)[1]["patient_key"])
+    more = pd.concat([rows, rows_of(("b99", 0, "benign", 1))])
+    assert len(chosen ^ set(split_validation(more, 0.25, seed=1)[1]["patient_key"])) <= 2
+    assert chosen != set(split_validation(rows, 0.25, seed=2)[1]["patient_key"])
+
+
+@pytest.mark.parametrize(
+    "patients",
+    [
+        [("m", 0, "malignant", 3), ("b0", 0, "benign", 1), ("b1", 0, "benign", 1)],
+        # Every patient has a malignant crop; the benign ones all come from one of them.
+        [("m0", 0, "malignant", 1), ("m1", 0, "malignant", 1), ("m1", 0, "benign", 1)],
+    ],
+)
+def test_too_few_patients_give_no_validation_part(patients):
+    rows = rows_of(*patients)
+    training, validation = split_validation(rows, 0.2, seed=1)
+    assert len(validation) == 0
+    assert len(training) == len(rows)
+
+
+def test_class_weights_by_hand_and_against_sklearn():
+    labels = np.array([0] * 6 + [1] * 2)
+    assert class_weights(labels).tolist() == pytest.approx([8 / 12, 8 / 4])  # N / (2 * N_class)
+    assert class_weights(labels).tolist() == pytest.approx(
+        compute_class_weight("balanced", classes=np.unique(labels), y=labels)
+    )
+
+
+def test_augment_without_reach_only_mirrors():
+    crops = torch.arange(36.0).reshape(1, 1, 6, 6).repeat(40, 1, 1, 1) / 36
+    varied = augment(crops, STILL, torch.Generator().manual_seed(0))
+    mirrored = [crops[0], crops[0].flip(1), crops[0].flip(2), crops[0].flip(1, 2)]
+    seen = [next(i for i, known in enumerate(mirrored) if torch.allclose(crop, known, atol=1e-5)) for crop in varied]
+    assert set(seen) == {0, 1, 2, 3}
+
+
+def test_augment_shifts_by_at_most_the_share_of_the_side():
+    crops = torch.zeros(200, 1, 41, 41)
+    crops[:, :, 20, 20] = 1.0
+    varied = augment(crops, STILL | {"translation": 0.1}, torch.Generator().manual_seed(0))
+    offsets = torch.tensor([[(crop[0] == crop.max()).nonzero()[0].tolist()] for crop in varied])[:, 0] - 20
+    assert offsets.abs().max() == 4  # 0.1 * 41 px, rounded
+    assert offsets.min() < -2 < 2 < offsets.max()
+
+
+def test_augment_brightness_and_contrast_by_hand():
+    crops = torch.tensor([0.4, 0.6]).repeat(100, 1, 2, 1)
+    flat = augment(crops, STILL | {"brightness": 0.1}, torch.Generator().manual_seed(0))
+    assert 0.08 < (flat.mean(dim=(1, 2, 3)) - 0.5).abs().max() <= 0.1
+    steep = augment(crops, STILL | {"contrast": 0.5}, torch.Generator().manual_seed(0))
+    spread = steep.amax(dim=(1, 2, 3)) - steep.amin(dim=(1, 2, 3))
+    assert 0.1 <= spread.min() < 0.12
+    assert 0.28 < spread.max() <= 0.3
+    assert torch.allclose(steep.mean(dim=(1, 2, 3)), torch.tensor(0.5), atol=1e-6)
+
+
+def test_part_holds_pictures_and_labels(make_crops):
+    rows = tables.read_all(tables.CROPS, make_crops(patients=3))
+    part = load_part(rows, 16)
+    assert part.crops.shape == (6, 16, 16)
+    assert part.crops.dtype == np.uint8
+    assert [("benign", "malignant")[label] for label in part.labels] == rows["label"].tolist()
+
+
+def test_unreadable_crop_is_named(tmp_path):
+    (tmp_path / "crop.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"crop\.png"):
+        read_crop(tmp_path / "crop.png")

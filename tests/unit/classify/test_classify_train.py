@@ -1,0 +1,188 @@
+import logging
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from mammoflow import tables
+from mammoflow.classify import load_classifier, predict, predict_table, train_classifier
+from mammoflow.classify import train as training
+from mammoflow.classify.data import read_crop
+from mammoflow.classify.model import read_record
+from mammoflow.errors import DataError, LeakageError
+
+
+def epochs_of(*values):
+    return [{"validation_auc": auc, "validation_loss": loss} for auc, loss in values]
+
+
+def test_best_epoch_has_the_highest_auc_then_the_lowest_loss_then_comes_first():
+    assert training.best_epoch(epochs_of((0.6, 0.1), (0.9, 0.5), (0.8, 0.2))) == 1
+    assert training.best_epoch(epochs_of((0.9, 0.5), (0.9, 0.4), (0.9, 0.4), (0.7, 0.1))) == 1
+    assert training.best_epoch(epochs_of((np.nan, np.nan), (np.nan, np.nan))) == 1
+
+
+def test_training_stops_when_patience_is_over():
+    history = epochs_of((0.6, 0.1), (0.9, 0.5), (0.8, 0.2), (0.85, 0.2))
+    assert not training.finished([], 10, 2)
+    assert not training.finished(history[:3], 10, 2)
+    assert training.finished(history, 10, 2)
+    assert not training.finished(history, 10, 3)
+    assert training.finished(history, 4, 3)
+
+
+def test_batches_hold_every_crop_once_and_are_never_small():
+    for count in (2, 7, 8, 9, 17, 31):
+        batches = training._batches(count, 8, torch.Generator().manual_seed(0))
+        assert sorted(np.concatenate(batches)) == list(range(count))
+        assert min(len(batch) for batch in batches) >= min(count, 8)
+
+
+def run(paths, directory, settings, fold=0, seed=3):
+    model, history = directory / f"fold{fold}" / "model.safetensors", directory / f"fold{fold}" / "history.tsv"
+    train_classifier(paths, fold, settings["architectures"][0], settings, seed, "cpu", model, history)
+    return model, history
+
+
+def test_same_seed_same_file_other_seed_other_file(make_crops, settings, tmp_path):
+    paths = make_crops()
+    settings["epochs"] = 2
+    first, history = run(paths, tmp_path / "a", settings)
+    assert first.read_bytes() == run(paths, tmp_path / "b", settings)[0].read_bytes()
+    assert first.read_bytes() != run(paths, tmp_path / "c", settings, seed=4)[0].read_bytes()
+    assert not (tmp_path / "a" / "fold0.work").exists()
+    rows = pd.read_csv(history, sep="\t")
+    assert rows["epoch"].tolist() == [0, 1]
+    record = read_record(first)
+    assert record["epoch"] == training.best_epoch(rows.to_dict("records"))
+    assert record["validation_auc"] == pytest.approx(rows["validation_auc"].max())
+
+
+@pytest.mark.parametrize("killed_in", ["epoch", "checkpoint"])
+def test_killed_training_goes_on_to_the_same_weights(make_crops, settings, tmp_path, monkeypatch, caplog, killed_in):
+    paths = make_crops()
+    whole, _ = run(paths, tmp_path / "whole", settings)
+    name = {"epoch": "_train_epoch", "checkpoint": "_report"}[killed_in]
+    real, calls = getattr(training, name), []
+
+    def killed(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(training, name, killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(paths, tmp_path / "killed", settings)
+    # Snakemake deletes a failed job's declared outputs; the work folder is not one of them.
+    shutil.rmtree(tmp_path / "killed" / "fold0", ignore_errors=True)
+    monkeypatch.setattr(training, name, real)
+    with caplog.at_level(logging.INFO, logger="mammoflow"):
+        resumed, history = run(paths, tmp_path / "killed", settings)
+    done = {"epoch": 1, "checkpoint": 2}[killed_in]
+    assert f"going on after epoch {done} of 3" in caplog.text
+    assert resumed.read_bytes() == whole.read_bytes()
+    assert pd.read_csv(history, sep="\t")["epoch"].tolist() == [0, 1, 2]
+
+
+def test_checkpoint_of_other_settings_is_not_taken(make_crops, settings, tmp_path, monkeypatch, caplog):
+    paths = make_crops()
+    monkeypatch.setattr(training, "_report", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(paths, tmp_path, settings)
+    monkeypatch.undo()
+    with caplog.at_level(logging.INFO, logger="mammoflow"):
+        run(paths, tmp_path, settings | {"learning_rate": 0.001, "epochs": 1})
+    assert "going on" not in caplog.text
+
+
+def test_weights_of_the_best_epoch_are_kept(make_crops, settings, tmp_path, monkeypatch):
+    paths = make_crops()
+    aucs = iter([0.7, 0.9, 0.8])
+    seen = []
+
+    def validate(model, *_):
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"validation_loss": 0.5, "validation_auc": next(aucs)}
+
+    monkeypatch.setattr(training, "_validate", validate)
+    model, _ = run(paths, tmp_path, settings)
+    kept = load_classifier(model).model.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in seen[1].items())
+    assert read_record(model)["epoch"] == 1
+
+
+def test_few_patients_train_for_all_epochs_without_validation(make_crops, settings, tmp_path):
+    model, history = run(make_crops(patients=5), tmp_path, settings | {"patience": 1})
+    rows = pd.read_csv(history, sep="\t")
+    assert len(rows) == 3
+    assert rows["validation_auc"].isna().all()
+    assert read_record(model)["validation_auc"] is None
+    assert read_record(model)["epoch"] == 2
+
+
+def test_leaking_table_trains_nothing(make_crops, settings, tmp_path):
+    paths = make_crops()
+    table = tables.read(tables.CROPS, paths[0])
+    table.loc[0, "fold"] = 1  # its patient's other crop stays in fold 0
+    tables.write(tables.CROPS, table, paths[0])
+    with pytest.raises(LeakageError):
+        run(paths, tmp_path, settings)
+    assert not (tmp_path / "fold0").exists()
+
+
+def test_diverging_loss_is_an_error_with_a_mend(make_crops, settings, tmp_path):
+    with pytest.raises(DataError, match="learning_rate"):
+        run(make_crops(), tmp_path, settings | {"learning_rate": 1e30})
+
+
+@pytest.fixture
+def models(make_crops, settings, tmp_path):
+    paths = make_crops(patients=12, external=2)
+    internal = [tmp_path / f"internal-{n}.tsv" for n in range(2)]
+    for source, target in zip(paths, internal, strict=True):
+        table = tables.read(tables.CROPS, source)
+        tables.write(tables.CROPS, table[table["fold"] >= 0], target)
+    settings["epochs"] = 1
+    return paths, [run(internal, tmp_path / "models", settings, fold)[0] for fold in range(3)]
+
+
+def test_predictions_are_out_of_fold_and_external_ones_the_mean(models, tmp_path):
+    paths, model_paths = models
+    predict_table(paths, model_paths[::-1], 1, "cpu", tmp_path / "predictions.tsv")
+    crops = tables.read_all(tables.CROPS, paths).set_index("crop_id")
+    predictions = tables.read(tables.PREDICTIONS, tmp_path / "predictions.tsv")
+    assert sorted(predictions["crop_id"]) == sorted(crops.index)
+    judges = [load_classifier(path) for path in model_paths]
+    for row in predictions.itertuples():
+        single = [predict(judge, [read_crop(crops.loc[row.crop_id, "png"])])[0] for judge in judges]
+        expected = single[row.fold] if row.fold >= 0 else np.mean(single)
+        assert row.probability == pytest.approx(expected, abs=1e-6)
+        assert row.model_fold == row.fold
+        assert row.model_digest == "+".join(j.digest for j in (judges if row.fold < 0 else [judges[row.fold]]))
+        assert row.label == crops.loc[row.crop_id, "label"]
+    assert {-1, 0, 1, 2} == set(predictions["fold"])
+
+
+def test_fold_without_a_model_is_named(models, tmp_path):
+    paths, model_paths = models
+    with pytest.raises(DataError, match=r"fold 2 have no model \(there are those of folds 0, 1\)"):
+        predict_table(paths, model_paths[:2], 1, "cpu", tmp_path / "predictions.tsv")
+
+
+def test_no_crops_give_no_predictions(models, tmp_path):
+    tables.write(tables.CROPS, tables.empty(tables.CROPS), tmp_path / "empty.tsv")
+    predict_table([tmp_path / "empty.tsv"], models[1], 1, "cpu", tmp_path / "predictions.tsv")
+    assert len(tables.read(tables.PREDICTIONS, tmp_path / "predictions.tsv")) == 0
+
+
+def test_ring_and_disc_are_learned(make_crops, settings, tmp_path):
+    paths = make_crops(patients=36)
+    model, _ = run(paths, tmp_path, settings | {"epochs": 8})
+    crops = tables.read_all(tables.CROPS, paths)
+    held_out = crops[crops["fold"] == 0]
+    probability = predict(load_classifier(model), [read_crop(png) for png in held_out["png"]])
+    assert roc_auc_score(held_out["label"] == "malignant", probability) > 0.9

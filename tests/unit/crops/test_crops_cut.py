@@ -1,0 +1,187 @@
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from mammoflow import boxes, tables
+from mammoflow.crops import crop_box, cut, cut_shard
+from mammoflow.errors import DataError
+
+SETTINGS = {"detector": "yolov6n", "false_frames_per_image": 0.5, "match_iou": 0.2, "margin": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("frame", "margin", "expected"),
+    [
+        ((10, 20, 30, 30), 1.0, (10, 15, 30, 35)),
+        ((10, 20, 30, 30), 1.5, (5, 10, 35, 40)),
+        ((0, 0, 8, 8), 1.5, (-2, -2, 10, 10)),
+        ((3, 3, 3.2, 3.2), 1.0, (3, 3, 4, 4)),
+    ],
+)
+def test_crop_box_by_hand(frame, margin, expected):
+    assert crop_box(frame, margin) == expected
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_crop_box_is_a_square_about_the_frame(seed):
+    random = np.random.default_rng(seed)
+    x, y, width, height = random.uniform(1, 200, 4)
+    margin = random.uniform(1, 3)
+    box = crop_box((x, y, x + width, y + height), margin)
+    assert box[2] - box[0] == box[3] - box[1]
+    assert abs(box[2] - box[0] - margin * max(width, height)) <= 0.5
+    assert np.abs(boxes.centers(box)[0] - [x + width / 2, y + height / 2]).max() <= 0.5
+
+
+@pytest.mark.parametrize("box", [(2, 3, 6, 7), (-3, -2, 5, 6), (6, 5, 14, 13), (-5, -5, 20, 20), (30, 30, 34, 34)])
+def test_cut_is_the_padded_picture(box):
+    image = np.random.default_rng(0).integers(1, 256, (9, 11), dtype=np.uint8)
+    far = 40
+    padded = np.pad(image, far)
+    left, top, right, bottom = (edge + far for edge in box)
+    assert np.array_equal(cut(image, box), padded[top:bottom, left:right])
+
+
+def detection(patient: int, number: int, score: float, box: tuple, **changed) -> dict:
+    return {
+        "dataset": "hospital",
+        "image_id": f"image{patient}",
+        "patient_key": f"patient{patient}",
+        "detection_id": f"image{patient}-yolov6n-{number:03d}",
+        "detector": "yolov6n",
+        "model_fold": patient % 2,
+        "held_out": True,
+        "finding": "lesion",
+        "score": score,
+        **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)),
+        "model_digest": "f" * 16,
+        **changed,
+    }
+
+
+@pytest.fixture
+def shard(tmp_path, monkeypatch):
+    """Patients 0 positive with a lesion at 20, 20 to 40, 40; 1 negative; 2 unknown; 3 external and negative."""
+    monkeypatch.chdir(tmp_path)
+    labels = ["positive", "negative", "unknown", "negative"]
+    folds = [0, 1, 0, -1]
+    images, patients = [], []
+    for number, (label, fold) in enumerate(zip(labels, folds, strict=True)):
+        picture = np.random.default_rng(number).integers(1, 256, (80, 60), dtype=np.uint8)
+        cv2.imwrite(f"image{number}.png", picture)
+        images.append(
+            {
+                "dataset": "hospital", "image_id": f"image{number}", "patient_key": f"patient{number}", "status": "ok",
+                "reason": "", "png": f"image{number}.png", "train_png": "small.png", "width": 60, "height": 80,
+                "transform": "{}", "breast_x1": 0, "breast_y1": 0, "breast_x2": 60, "breast_y2": 80, "window": "none",
+                "pixel_digest": f"{number}", "grey_p05": 0, "grey_p50": 0, "grey_p95": 0,
+            }
+        )  # fmt: skip
+        patients.append(
+            {
+                "dataset": "hospital", "patient_key": f"patient{number}", "label": label, "fold": fold,
+                "role": "external" if fold < 0 else "internal", "annotated": number == 0, "shard": "other-000",
+            }
+        )  # fmt: skip
+    lesion = {
+        "dataset": "hospital", "image_id": "image0", "lesion_id": "lesion0", "finding": "lesion",
+        "pathology": "malignant", "lesion_type": "unknown", "x1": 20, "y1": 20, "x2": 40, "y2": 40, "source": "yolo",
+        "expert": True, "flag": "",
+    }  # fmt: skip
+    thresholds = [
+        {
+            "detector": "yolov6n", "fold": fold, "threshold": threshold, "false_frames_per_image": 0.5,
+            "sensitivity": 0.5, "images": 4, "lesions": 2,
+        }
+        for fold, threshold in ((0, 0.3), (1, 0.5), (-1, 0.7))
+    ]  # fmt: skip
+    found = [
+        detection(0, 0, 0.35, (22, 22, 42, 42)),
+        detection(0, 1, 0.9, (0, 0, 9, 9)),
+        detection(1, 0, 0.55, (50, 70, 59, 79)),
+        detection(1, 1, 0.45, (10, 10, 20, 20)),
+        detection(1, 2, 0.95, (1, 1, 5, 5), finding="nipple"),
+        detection(2, 0, 0.9, (10, 10, 20, 20)),
+        detection(3, 0, 0.75, (10, 10, 20, 24), model_fold=-1),
+        detection(3, 1, 0.65, (30, 30, 40, 40), model_fold=-1),
+    ]
+    return SimpleNamespace(images=images, patients=patients, lesions=[lesion], thresholds=thresholds, detections=found)
+
+
+def run(shard, protocol):
+    schemas = {
+        "images": tables.IMAGES, "patients": tables.PATIENTS, "lesions": tables.LESIONS,
+        "thresholds": tables.THRESHOLDS, "detections": tables.DETECTIONS,
+    }  # fmt: skip
+    for name, schema in schemas.items():
+        tables.write(schema, tables.from_rows(schema, getattr(shard, name)), f"{name}.tsv")
+    inputs = {name: f"{name}.tsv" for name in schemas}
+    cut_shard(protocol, **inputs, settings=SETTINGS, table="crops.tsv", pictures="crops")
+    return tables.read(tables.CROPS, "crops.tsv")
+
+
+def test_out_of_fold_crops(shard):
+    found = run(shard, "out_of_fold")
+    assert list(found["crop_id"]) == ["image0-oof-000", "image1-oof-000", "image3-oof-000"]
+    assert list(found["label"]) == ["malignant", "benign", "benign"]
+    assert list(found["fold"]) == [0, 1, -1]
+    assert list(found["threshold"]) == [0.3, 0.5, 0.7]
+    assert set(found["origin"]) == {"detection"}
+    first = found.iloc[0]
+    assert (first["lesion_id"], first["detection_id"]) == ("lesion0", "image0-yolov6n-000")
+    assert first["iou"] == pytest.approx(18 * 18 / (800 - 18 * 18))
+    assert found["config_digest"].nunique() == 1
+
+
+def test_paper_crops(shard):
+    shard.detections[0]["held_out"] = False
+    found = run(shard, "paper")
+    assert list(found["crop_id"]) == [
+        "image0-paper-000",
+        *[f"image1-paper-00{n}" for n in (0, 1)],
+        *[f"image3-paper-00{n}" for n in (0, 1)],
+    ]
+    assert list(found["origin"]) == ["expert"] + ["detection"] * 4
+    first = found.iloc[0]
+    assert tuple(first[["x1", "y1", "x2", "y2"]]) == (20, 20, 40, 40)
+    assert first["detection_id"] == first["model_digest"] == ""
+    # the one model's threshold everywhere
+    assert set(found["threshold"].dropna()) == {0.3}
+
+
+@pytest.mark.parametrize("protocol", ["out_of_fold", "paper"])
+def test_pictures_are_the_region_named_by_the_table(shard, protocol):
+    for row in run(shard, protocol).itertuples():
+        assert row.png == f"crops/{row.label}/{row.crop_id}.png"
+        crop = cv2.imread(row.png, cv2.IMREAD_UNCHANGED)
+        source = np.pad(cv2.imread(f"{row.image_id}.png", cv2.IMREAD_UNCHANGED), 50)
+        x1, y1, x2, y2 = (int(edge) + 50 for edge in (row.crop_x1, row.crop_y1, row.crop_x2, row.crop_y2))
+        assert crop.dtype == np.uint8
+        assert np.array_equal(crop, source[y1:y2, x1:x2])
+
+
+def test_out_of_fold_refuses_detections_by_models_that_saw_the_patient(shard):
+    shard.detections[3]["held_out"] = False
+    with pytest.raises(DataError, match="saw the patient"):
+        run(shard, "out_of_fold")
+
+
+def test_same_input_same_bytes(shard, tmp_path):
+    run(shard, "out_of_fold")
+    first = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    run(shard, "out_of_fold")
+    assert {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == first
+
+
+def test_no_detection_gives_an_empty_table_and_empty_directories(shard, tmp_path):
+    shard.detections = []
+    assert len(run(shard, "out_of_fold")) == 0
+    assert {path.name for path in (tmp_path / "crops").iterdir()} == {"malignant", "benign"}
+
+
+def test_unreadable_picture_is_named(shard, tmp_path):
+    (tmp_path / "image1.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"image1\.png"):
+        run(shard, "out_of_fold")

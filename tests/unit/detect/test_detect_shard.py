@@ -1,0 +1,157 @@
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mammoflow import boxes, tables
+from mammoflow.detect import shard
+from mammoflow.detect.infer import Frames, detect_images, fuse
+from mammoflow.detect.model import Detector
+from mammoflow.errors import DataError, ModelError
+from mammoflow.geometry import Transform
+
+SETTINGS = {"min_score": 0.01, "nms_iou": 0.4, "ensemble_iou": 0.5}
+
+
+class BrightSpot(torch.nn.Module):
+    """A YOLO that frames the brightest pixel, 10 x 10 input pixels, with a score that names the model."""
+
+    def __init__(self, score: float):
+        super().__init__()
+        self.score = torch.nn.Parameter(torch.tensor(score))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        output = torch.zeros(len(batch), 6, 8)
+        for number, image in enumerate(batch[:, 0]):
+            y, x = divmod(int(image.argmax()), image.shape[1])
+            output[number, :5, 0] = torch.tensor([x + 0.5, y + 0.5, 10.0, 10.0, float(self.score)])
+        return output
+
+
+def detector(fold: int) -> Detector:
+    model = BrightSpot(0.5 + fold / 10)
+    return Detector(model, "yolo26.x", ("lesion", "nipple"), 64, fold, f"{fold:016x}")
+
+
+@pytest.fixture
+def hospital(tmp_path, monkeypatch):
+    """Six images of 160 x 200 pixels with a bright pixel, their pictures of 64 x 80, patients in folds -1 to 2."""
+    rows, patients = [], []
+    for number in range(6):
+        stored = (20 * number + 30, 100)
+        step = Transform.resize(160, 200, 64, 80)
+        picture = np.zeros((80, 64), np.uint8)
+        x, y = int(stored[0] * 0.4), int(stored[1] * 0.4)
+        picture[y, x] = 255
+        path = tmp_path / f"image{number}.png"
+        cv2.imwrite(str(path), picture)
+        rows.append(
+            {
+                "dataset": "hospital", "image_id": f"image{number}", "patient_key": f"patient{number}", "status": "ok",
+                "reason": "", "png": str(path), "train_png": str(path), "width": 160, "height": 200,
+                "transform": step.to_json(), "breast_x1": 0, "breast_y1": 0, "breast_x2": 160, "breast_y2": 200,
+                "window": "none", "pixel_digest": f"{number}", "grey_p05": 0, "grey_p50": 0, "grey_p95": 0,
+            }
+        )  # fmt: skip
+        fold = -1 if number == 5 else number % 3
+        patients.append(
+            {
+                "dataset": "hospital",
+                "patient_key": f"patient{number}",
+                "role": "external" if fold < 0 else "internal",
+                "label": "positive",
+                "annotated": number != 4,
+                "fold": fold,
+                "shard": "other-000",
+            }
+        )
+    monkeypatch.setattr(shard, "load_detector", lambda path, device: detector(int(path)))
+    return SimpleNamespace(root=tmp_path, rows=rows, patients=patients)
+
+
+def run(hospital, models):
+    root = hospital.root
+    tables.write(tables.IMAGES, tables.from_rows(tables.IMAGES, hospital.rows), root / "images.tsv")
+    tables.write(tables.PATIENTS, tables.from_rows(tables.PATIENTS, hospital.patients), root / "patients.tsv")
+    shard.detect_shard(models, root / "images.tsv", root / "patients.tsv", SETTINGS, "cpu", 1, root / "detections.tsv")
+    return tables.read(tables.DETECTIONS, root / "detections.tsv")
+
+
+def test_every_patient_is_judged_by_its_own_folds_model(hospital):
+    found = run(hospital, ["0", "1", "2"]).set_index("image_id")
+    assert list(found["model_fold"]) == [0, 1, 2, 0, 1, -1]
+    assert list(found["score"])[:5] == pytest.approx([0.5, 0.6, 0.7, 0.5, 0.6])
+    assert found["held_out"].all()
+    assert found.loc["image2", "model_digest"] == f"{2:016x}"
+    assert found.loc["image5", "model_digest"] == "+".join(f"{fold:016x}" for fold in range(3))
+
+
+def test_external_patient_gets_the_mean_of_all_models(hospital):
+    found = run(hospital, ["0", "1", "2"]).set_index("image_id")
+    assert found.loc["image5", "score"] == pytest.approx(0.6)
+
+
+def test_frames_come_back_to_the_stored_image(hospital):
+    for row in run(hospital, ["0", "1", "2"]).itertuples():
+        center = boxes.centers([row.x1, row.y1, row.x2, row.y2])[0]
+        number = int(row.image_id[5:])
+        # a picture pixel is 2.5 stored pixels; the picture of 64 x 80 pixels is 52 x 64 in the input
+        assert np.abs(center - [20 * number + 30, 100]).max() <= 2.5 * 1.25
+        assert row.x2 - row.x1 == pytest.approx(10 * 64 / 52 * 2.5, abs=0.02)
+        assert row.y2 - row.y1 == pytest.approx(10 * 80 / 64 * 2.5, abs=0.02)
+
+
+def test_single_model_judges_everybody_and_says_whom_it_saw(hospital):
+    found = run(hospital, ["0"])
+    assert set(found["model_fold"]) == {0}
+    # patients 1 and 2 were trained on, 4 isn't annotated, 5 is external
+    assert list(found["held_out"]) == [True, False, False, True, True, True]
+    assert set(found["detection_id"]) == {f"image{number}-yolo26_x-paper-000" for number in range(6)}
+
+
+def test_models_in_another_order_are_refused(hospital):
+    with pytest.raises(ModelError, match="fold 1, expected fold 0"):
+        run(hospital, ["1", "0", "2"])
+
+
+def test_excluded_images_and_empty_shards_give_an_empty_table(hospital):
+    for row in hospital.rows:
+        row.update(status="excluded", reason="blank")
+    assert len(run(hospital, ["0", "1", "2"])) == 0
+
+
+def test_unknown_patient_is_named(hospital):
+    hospital.patients.pop(3)
+    with pytest.raises(DataError, match="patient3"):
+        run(hospital, ["0", "1", "2"])
+
+
+def frames(*rows: tuple[float, ...]) -> Frames:
+    table = np.array(rows, float).reshape(-1, 6)
+    return Frames(table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
+
+
+def test_fusion_by_hand():
+    # two models agree: corners weighted by score, mean score; the third model's silence costs a third
+    merged = fuse([frames((10, 10, 20, 20, 0.8, 0)), frames((12, 10, 22, 20, 0.4, 0)), frames()], 100, 50, 0.5)
+    expected_x1 = (10 * 0.8 + 12 * 0.4) / 1.2
+    assert merged.boxes[0] == pytest.approx([expected_x1, 10, expected_x1 + 10, 20], abs=1e-4)
+    assert merged.scores[0] == pytest.approx(0.6 * 2 / 3)
+
+
+def test_fusion_keeps_classes_and_distant_frames_apart():
+    merged = fuse(
+        [frames((10, 10, 20, 20, 0.9, 0)), frames((10, 10, 20, 20, 0.6, 1), (60, 10, 70, 20, 0.3, 0))], 99, 50, 0.5
+    )
+    assert sorted(zip(merged.classes, merged.scores.round(3), strict=True)) == [(0, 0.15), (0, 0.45), (1, 0.3)]
+    assert len(fuse([frames(), frames()], 10, 10, 0.5).scores) == 0
+
+
+def test_detection_is_cut_at_the_pictures_border():
+    image = np.zeros((64, 32), np.uint8)
+    image[0, 0] = 255
+    found = detect_images(detector(0), [image], 0.01, 0.4)[0]
+    assert found.boxes[0] == pytest.approx([0, 0, 5.5, 5.5])
+    assert detect_images(detector(0), [], 0.01, 0.4) == []

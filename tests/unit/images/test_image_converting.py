@@ -1,0 +1,120 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from mammoflow import tables
+from mammoflow.geometry import Transform
+from mammoflow.images import convert_shard
+
+
+@pytest.fixture
+def study(tmp_path, mammogram, breast_picture, monkeypatch):
+    """Three patients in two shards: a1 and a2 (a truncated file) are patient p1's, b1 p2's, x1 is excluded."""
+    monkeypatch.chdir(tmp_path)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    index, sources = [], []
+    for image_id, patient, status in [
+        ("a2", "p1", "ok"),
+        ("a1", "p1", "ok"),
+        ("b1", "p2", "ok"),
+        ("x1", "p1", "excluded"),
+    ]:
+        header = mammogram(breast_picture + len(sources), WindowCenter=2000, WindowWidth=4000)
+        header.save_as(raw / f"{image_id}.dcm", enforce_file_format=True)
+        texts = ("study_key", "image_laterality", "view_position", "presentation_intent", "transfer_syntax_uid")
+        numbers = {
+            "rows": 300,
+            "columns": 200,
+            "bits_stored": 12,
+            "size": 1,
+            "mtime_ns": 1,
+            "imager_pixel_spacing": None,
+        }
+        index.append(
+            dict.fromkeys(texts, "") | numbers
+            | {"dataset": "d", "image_id": image_id, "status": status, "reason": "", "patient_key": patient,
+               "directory_label": "unknown", "photometric_interpretation": "MONOCHROME2", "machine": "unknown"}
+        )  # fmt: skip
+        sources.append({"image_id": image_id, "path": f"{image_id}.dcm"})
+    truncated = raw / "a2.dcm"
+    truncated.write_bytes(truncated.read_bytes()[:-1000])
+    patients = [
+        {"dataset": "d", "patient_key": key, "role": "internal", "label": "unknown", "annotated": False, "fold": 0,
+         "shard": shard}
+        for key, shard in (("p1", "other-000"), ("p2", "other-001"))
+    ]  # fmt: skip
+    for name, schema, rows in [
+        ("index", tables.INDEX, index), ("sources", tables.SOURCES, sources), ("patients", tables.PATIENTS, patients),
+    ]:  # fmt: skip
+        tables.write(schema, tables.from_rows(schema, rows), f"{name}.tsv")
+    return {"name": "d", "root": "raw", "window": {"mode": "dicom", "index": 0}}
+
+
+def convert(study, shard="other-000", **changes):
+    settings = {
+        "dataset": study, "shard": shard, "image_format": "png", "train_size": 120, "index": "index.tsv",
+        "sources": "sources.tsv", "patients": "patients.tsv", "table": f"results/{shard}.tsv",
+        "pictures": f"results/{shard}",
+    }  # fmt: skip
+    convert_shard(**settings | changes)
+    return tables.read(tables.IMAGES, (settings | changes)["table"])
+
+
+def test_shard_holds_its_usable_images(study, breast_picture):
+    rows = convert(study)
+    assert rows["image_id"].tolist() == ["a1", "a2"]
+    assert rows["status"].tolist() == ["ok", "excluded"]
+    assert rows["reason"].tolist() == ["", "truncated_pixel_data"]
+    made = rows.iloc[0]
+    assert (made["png"], made["train_png"]) == ("results/other-000/a1.png", "results/other-000/train/a1.png")
+    assert (made["width"], made["height"]) == (200, 300)
+    assert json.loads(made["window"])["center"] == 2000
+    picture = cv2.imread(made["png"], cv2.IMREAD_UNCHANGED)
+    x = breast_picture.astype(float) + 1  # LINEAR by hand
+    grey = np.clip(((x - 1999.5) / 3999 + 0.5) * 255, 0, 255)
+    assert np.array_equal(picture, np.floor(np.round(grey, 6) + 0.5))
+
+
+def test_training_picture_is_an_area_mean(study):
+    made = convert(study).iloc[0]
+    full, small = (cv2.imread(made[name], cv2.IMREAD_UNCHANGED) for name in ("png", "train_png"))
+    transform = Transform.from_json(made["transform"])
+    assert small.shape == (120, 80) == (transform.height, transform.width)
+    # 2.5 source pixels a pixel: the top left pixel averages 2 full and one half column and row
+    weights = np.array([1, 1, 0.5])
+    mean = weights @ full[:3, :3] @ weights / weights.sum() ** 2
+    assert abs(small[0, 0] - mean) <= 0.5
+    assert transform.backward(transform.forward([[10, 20, 30, 40]])) == pytest.approx(np.array([[10, 20, 30, 40]]))
+
+
+def test_small_images_are_not_enlarged(study):
+    made = convert(study, train_size=1000).iloc[0]
+    assert Transform.from_json(made["transform"]) == Transform(1, 1, 0, 0, 200, 300)
+
+
+def test_workers_do_not_matter(study, tmp_path):
+    one = convert(study, workers=1)
+    content = {path.name: path.read_bytes() for path in (tmp_path / "results/other-000").rglob("*.png")}
+    two = convert(study, workers=3, pictures="results/again", table="results/again.tsv")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "results/again").rglob("*.png")} == content
+    paths = ["png", "train_png"]
+    assert one.drop(columns=paths).equals(two.drop(columns=paths))
+
+
+def test_jpeg_when_asked(study):
+    made = convert(study, image_format="jpeg").iloc[0]
+    assert made["png"].endswith("a1.jpg")
+    assert made["train_png"].endswith("train/a1.png")
+    assert cv2.imread(made["png"], cv2.IMREAD_UNCHANGED).shape == (300, 200)
+
+
+def test_shard_without_patients(study, tmp_path):
+    assert len(convert(study, shard="other-007")) == 0
+    assert (tmp_path / "results/other-007").is_dir()
+
+
+def test_other_shard(study):
+    assert convert(study, shard="other-001")["image_id"].tolist() == ["b1"]

@@ -1,0 +1,245 @@
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_modality_lut
+from pydicom.pixels.processing import apply_windowing
+
+from mammoflow.errors import RenderError
+from mammoflow.images import render
+from mammoflow.images.stored import Stored
+from mammoflow.images.windows import grey_table, window_linear, window_linear_exact, window_sigmoid
+
+
+def all_values(bits, signed):
+    low = -(2 ** (bits - 1)) if signed else 0
+    return np.arange(low, low + 2**bits)
+
+
+def stored_of(bits=12, signed=False, photometric="MONOCHROME2", **attributes):
+    header = Dataset()
+    header.BitsStored, header.PixelRepresentation, header.PhotometricInterpretation = bits, int(signed), photometric
+    for keyword, value in attributes.items():
+        setattr(header, keyword, value)
+    patterns = np.arange(2**bits).astype(np.uint16).reshape(-1, 4)
+    return Stored(patterns, bits, signed, photometric, header)
+
+
+def levels(stored, window, machine="unknown"):
+    """Grey level of each stored value, lowest value first."""
+    table, _ = grey_table(stored, window, machine, None)
+    return table[np.argsort(stored.values())]
+
+
+def lut_item(entries, first=0, depth=12):
+    item = Dataset()
+    item.LUTDescriptor = [len(entries), first, depth]
+    item.LUTData = list(entries)
+    item["LUTData"].VR = item["LUTDescriptor"].VR = "US"
+    return item
+
+
+def rounded(grey):
+    return np.floor(np.round(grey, 6) + 0.5).astype(np.uint8)
+
+
+def pydicom_levels(stored):
+    """Grey levels by pydicom's own functions in float64, inverted afterwards, over the range its window gives."""
+    values = all_values(stored.bits, stored.signed)
+    rescaled = apply_modality_lut(values, stored.header)
+    ends = apply_modality_lut(values[[0, -1]], stored.header).astype(float)
+    share = (apply_windowing(rescaled, stored.header) - ends[0]) / (ends[1] - ends[0])
+    return rounded(255 * (1 - share if stored.photometric_interpretation == "MONOCHROME1" else share))
+
+
+RESCALES = [{}, {"RescaleSlope": 2.5, "RescaleIntercept": -100.25}]
+CASES = list(
+    itertools.product(
+        (8, 10, 12, 14, 16),
+        (False, True),
+        RESCALES,
+        ("MONOCHROME1", "MONOCHROME2"),
+        ("LINEAR", "LINEAR_EXACT", "SIGMOID"),
+    )
+)
+
+
+@pytest.mark.parametrize(("bits", "signed", "rescale", "photometric", "function"), CASES)
+def test_file_window_equals_pydicom(bits, signed, rescale, photometric, function):
+    middle = float(np.median(all_values(bits, signed))) * rescale.get("RescaleSlope", 1)
+    stored = stored_of(
+        bits,
+        signed,
+        photometric,
+        VOILUTFunction=function,
+        WindowCenter=middle + 3,
+        WindowWidth=2.0**bits / 3,
+        **rescale,
+    )
+    assert np.array_equal(levels(stored, {"mode": "dicom"}), pydicom_levels(stored))
+
+
+def test_linear_by_hand():
+    # c=2048, w=4096 (PS3.3 C.11.2.1.2.1, note): 0 -> 0, 4095 -> 1, between them a straight line
+    x = np.array([0.0, 2047.5, 4095.0])
+    assert window_linear(x, 2048, 4096) == pytest.approx([0, 0.5, 1])
+    # c=2048, w=1 is a threshold: 2047 -> black, 2048 -> white
+    assert window_linear(np.array([2047.0, 2048.0]), 2048, 1).tolist() == [0, 1]
+    # c=0, w=100: from -50 to 49
+    assert window_linear(np.array([-51.0, -50.0, -0.5, 49.0, 50.0]), 0, 100) == pytest.approx([0, 0, 0.5, 1, 1])
+
+
+def test_linear_exact_by_hand():
+    x = np.array([-1.0, 0.0, 2048.0, 4096.0, 5000.0])
+    assert window_linear_exact(x, 2048, 4096) == pytest.approx([0, 0, 0.5, 1, 1])
+
+
+def test_sigmoid_by_hand():
+    # at c: 1/2; a quarter width above: 1 / (1 + e^-1)
+    x = np.array([2000.0, 2100.0, -1e9, 1e9])
+    assert window_sigmoid(x, 2000, 400) == pytest.approx([0.5, 1 / (1 + np.exp(-1)), 0, 1])
+
+
+def test_voi_lut_by_hand_and_on_request():
+    entries = [0, 1000, 2000, 4095]
+    stored = stored_of(4, VOILUTSequence=[lut_item(entries, first=2)], WindowCenter=8, WindowWidth=16)
+    by_lut = levels(stored, {"mode": "dicom", "lut": True})
+    assert by_lut[:6].tolist() == [0, 0, 0, round(1000 / 4095 * 255), round(2000 / 4095 * 255), 255]
+    assert (by_lut[6:] == 255).all()
+    assert levels(stored, {"mode": "dicom"}).tolist() == rounded(np.arange(16) / 15 * 255).tolist()
+
+
+def test_voi_lut_is_taken_when_there_is_no_window():
+    stored = stored_of(8, VOILUTSequence=[lut_item([0] * 128 + [255] * 128, depth=8), lut_item(range(256), depth=8)])
+    assert set(levels(stored, {"mode": "dicom"})) == {0, 255}
+    assert levels(stored, {"mode": "dicom", "index": 1}).tolist() == list(range(256))
+
+
+def test_modality_lut_by_hand():
+    stored = stored_of(8, ModalityLUTSequence=[lut_item([0, 65535], first=100, depth=16)])
+    greys = levels(stored, {"mode": "none"})
+    assert greys[:101].tolist() == [0] * 101
+    assert greys[101:].tolist() == [255] * 155
+
+
+def test_none_keeps_8_bit_values_and_spreads_others():
+    assert levels(stored_of(8), {"mode": "none"}).tolist() == list(range(256))
+    twelve = levels(stored_of(12), {"mode": "none"})
+    assert twelve.tolist() == [int(value * 255 / 4095 + 0.5) for value in range(4096)]
+
+
+def test_negative_slope_turns_the_picture_over():
+    greys = levels(stored_of(8, RescaleSlope=-1, RescaleIntercept=255), {"mode": "none"})
+    assert greys.tolist() == list(range(255, -1, -1))
+
+
+@pytest.mark.parametrize("shape", ["IDENTITY", "INVERSE", None])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_inversion_happens_once(photometric, shape):
+    attributes = {"PresentationLUTShape": shape} if shape else {}
+    greys = levels(stored_of(8, photometric=photometric, **attributes), {"mode": "none"})
+    inverted = photometric == "MONOCHROME1" or shape == "INVERSE"
+    assert greys[0] == (255 if inverted else 0)
+
+
+def test_second_window_and_its_record():
+    stored = stored_of(12, WindowCenter=[2000, 100], WindowWidth=[4000, 201])
+    table, used = grey_table(stored, {"mode": "dicom", "index": 1}, "", None)
+    assert used == {"mode": "dicom", "index": 1, "function": "LINEAR", "center": 100, "width": 201}
+    assert (table[0], table[199], table[200]) == (1, 254, 255)
+
+
+def test_fixed_window_and_presets_by_machine():
+    preset = {"mode": "fixed", "presets": {"Alpha 1": {"center": 128, "width": 1}, "Beta": {"center": 64, "width": 1}}}
+    assert np.flatnonzero(np.diff(levels(stored_of(8), preset, "Alpha 1").astype(int))).tolist() == [127]
+    assert np.flatnonzero(np.diff(levels(stored_of(8), preset, "Beta").astype(int))).tolist() == [63]
+    with pytest.raises(RenderError, match="Gamma") as caught:
+        levels(stored_of(8), preset, "Gamma")
+    assert caught.value.reason == "no_preset"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "window", "reason"),
+    [
+        ({"WindowCenter": 5, "WindowWidth": 0}, {"mode": "dicom"}, "bad_window"),
+        ({"WindowCenter": 5, "WindowWidth": 9, "VOILUTFunction": "CUBIC"}, {"mode": "dicom"}, "bad_window"),
+        ({"WindowCenter": 5, "WindowWidth": 9}, {"mode": "dicom", "index": 1}, "no_such_window"),
+        ({"VOILUTSequence": [Dataset()]}, {"mode": "dicom"}, "bad_voi_lut"),
+        ({"RescaleSlope": 0, "RescaleIntercept": 1}, {"mode": "none"}, "bad_modality_lut"),
+    ],
+)
+def test_unusable_windows_are_refused(attributes, window, reason):
+    with pytest.raises(RenderError) as caught:
+        levels(stored_of(8, **attributes), window)
+    assert caught.value.reason == reason
+
+
+def test_padding_value_and_range_are_black():
+    greys = levels(stored_of(8, photometric="MONOCHROME1", PixelPaddingValue=250), {"mode": "none"})
+    assert greys[250] == 0
+    assert greys[249] == 6
+    assert greys[251] == 4
+    ranged = levels(stored_of(8, PixelPaddingValue=200, PixelPaddingRangeLimit=190), {"mode": "none"})
+    assert not ranged[190:201].any()
+    assert ranged[189] == 189
+    assert ranged[201] == 201
+
+
+WINDOWS = [
+    {"mode": "dicom"},
+    {"mode": "dicom", "lut": True},
+    {"mode": "fixed", "center": 2048, "width": 1500},
+    {"mode": "fixed", "center": 2047.5, "width": 1001, "function": "LINEAR_EXACT"},
+    {"mode": "none"},
+    {"mode": "percentile", "low": 1, "high": 99.5},
+]
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("window", WINDOWS)
+def test_monochrome1_twin_is_identical(mammogram, save, breast_picture, window, function):
+    # PS3.3: the window works before the inversion, so a twin's window is mirrored with its values; LINEAR counts from
+    # the lower edge of a value (c - 0.5), the others from its middle
+    mirror = 4096 if function == "LINEAR" else 4095
+    center, width = 1700, 2500
+    lut = np.linspace(0, 1, 4096) ** 2 * 4095
+    twin_window = dict(window)
+    if window["mode"] == "fixed" and window.get("function", "LINEAR") == "LINEAR":
+        twin_window["center"] = 4096 - window["center"]
+    elif window["mode"] == "fixed":
+        twin_window["center"] = 4095 - window["center"]
+    two = mammogram(
+        breast_picture, WindowCenter=center, WindowWidth=width, VOILUTFunction=function,
+        VOILUTSequence=[lut_item(np.rint(lut).astype(int).tolist())],
+    )  # fmt: skip
+    one = mammogram(
+        4095 - breast_picture, PhotometricInterpretation="MONOCHROME1", WindowCenter=mirror - center, WindowWidth=width,
+        VOILUTFunction=function, VOILUTSequence=[lut_item((4095 - np.rint(lut)[::-1]).astype(int).tolist())],
+    )  # fmt: skip
+    first, record = render(save(two, "two.dcm"), window)
+    second, twin_record = render(save(one, "one.dcm"), twin_window)
+    assert np.array_equal(first, second)
+    assert record.breast_box == twin_record.breast_box
+    assert len(np.unique(first)) > 20
+
+
+def test_percentile_window_spans_the_breast(mammogram, save, breast_picture):
+    picture, record = render(save(mammogram(breast_picture)), {"mode": "percentile", "low": 2, "high": 98})
+    used = json.loads(record.window)
+    assert (picture[breast_picture >= used["white"]] == 255).all()
+    assert (picture[breast_picture <= used["black"]] == 0).all()
+    assert 850 < used["black"] < 1200
+    assert 3300 < used["white"] < 3750
+
+
+@given(
+    bits=st.integers(8, 16), signed=st.booleans(), center=st.floats(-1e5, 1e5), width=st.floats(1, 1e5),
+    function=st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID"]),
+)  # fmt: skip
+def test_windows_never_fall(bits, signed, center, width, function):
+    greys = levels(stored_of(bits, signed), {"mode": "fixed", "center": center, "width": width, "function": function})
+    assert (np.diff(greys.astype(int)) >= 0).all()

@@ -1,0 +1,229 @@
+import json
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mammoflow.errors import ConfigError, DataError
+from mammoflow.index import entries, scan
+
+PERSON_TAGS = [
+    "PatientName", "PatientID", "PatientBirthName", "OtherPatientNames", "PatientMotherBirthName",
+    "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "NameOfPhysiciansReadingStudy",
+    "ResponsiblePerson", "RequestingPhysician", "PatientAddress", "PatientTelephoneNumbers", "AccessionNumber",
+    "StudyID", "InstitutionName", "InstitutionAddress", "StationName", "StudyDescription", "SeriesDescription",
+    "ProtocolName", "PatientComments", "ImageComments", "DeviceSerialNumber", "DetectorID", "BodyPartExamined",
+    "PaddleDescription", "AcquisitionDeviceProcessingDescription",
+]  # fmt: skip
+
+
+def test_folder_of_odd_files(save, index, tmp_path):
+    save("good.dcm")
+    save("processing.dcm", PresentationIntentType="FOR PROCESSING")
+    save("report.dcm", SOPClassUID="1.2.840.10008.5.1.4.1.1.88.50", Modality="SR", Rows=None)
+    whole = save("cut.dcm").read_bytes()
+    (tmp_path / "root/cut.dcm").write_bytes(whole[: whole.index(b"\x28\x00\x10\x00")])  # before Rows
+    (tmp_path / "root/cut_early.dcm").write_bytes(whole[:150])
+    (tmp_path / "root/empty.dcm").write_bytes(b"")
+    (tmp_path / "root/text.dcm").write_text("no DICOM at all, only words, " * 20)
+    (tmp_path / "root/zeros").write_bytes(bytes(1000))
+    (tmp_path / "root/noise").write_bytes(np.random.default_rng(0).bytes(5000))
+    for beside in ("Info.txt", "frames.xml", ".DS_Store", "DICOMDIR", "truth.tsv"):
+        (tmp_path / "root" / beside).write_text("x")
+    (tmp_path / "root/nowhere.dcm").symlink_to(tmp_path / "missing")
+    rows = index()
+    assert rows["reason"].to_dict() == {
+        "good.dcm": "", "processing.dcm": "for_processing", "report.dcm": "cad_sr", "cut.dcm": "no_image_size",
+        "cut_early.dcm": "unreadable_header", "empty.dcm": "empty_file", "text.dcm": "not_dicom", "zeros": "not_dicom",
+        "noise": "not_dicom", "Info.txt": "not_an_image", "frames.xml": "not_an_image", ".DS_Store": "not_an_image",
+        "DICOMDIR": "not_an_image", "truth.tsv": "not_an_image", "nowhere.dcm": "unreadable_header",
+    }  # fmt: skip
+    assert (rows["status"] == "ok").sum() == 1
+    assert rows["image_id"].is_unique
+
+
+def test_file_without_preamble_is_read(save, index):
+    path = save("old.dcm")
+    path.write_bytes(path.read_bytes()[132:])
+    assert index()["reason"].to_dict() == {"old.dcm": ""}
+
+
+def test_directory_labels_take_the_longest_match(save, index):
+    save("pos/a.dcm")
+    save("pos/other/b.dcm")
+    save("neg/c.dcm")
+    save("else/d.dcm")
+    rows = index(directories={"positive": "pos", "negative": "neg"})
+    assert rows["directory_label"].to_dict() == {
+        "pos/a.dcm": "positive",
+        "pos/other/b.dcm": "positive",
+        "neg/c.dcm": "negative",
+    }
+    nested = index(directories={"positive": ".", "negative": "neg", "unknown": "pos/other"})
+    assert nested["directory_label"].to_dict() == {
+        "pos/a.dcm": "positive", "pos/other/b.dcm": "unknown", "neg/c.dcm": "negative", "else/d.dcm": "positive"
+    }  # fmt: skip
+    assert set(index()["directory_label"]) == {"unknown"}
+    assert scan.directory_label("positive2/a.dcm", {"positive": "positive"}) == "unknown"
+
+
+def test_duplicate_uids(save, index):
+    for name in ("b.dcm", "a.dcm", "c.dcm"):
+        save(name, SOPInstanceUID="1.2.3.4.5")
+    save("0.dcm", SOPInstanceUID="1.2.3.4.5", PresentationIntentType="FOR PROCESSING")
+    rows = index()
+    assert rows["reason"].to_dict() == {
+        "a.dcm": "", "b.dcm": "duplicate_sop_instance_uid", "c.dcm": "duplicate_sop_instance_uid",
+        "0.dcm": "for_processing",
+    }  # fmt: skip
+    first = rows["image_id"]["a.dcm"]
+    assert sorted(rows["image_id"]) == [first, f"{first}-2", f"{first}-3", f"{first}-4"]
+
+
+def test_nothing_identifies_a_patient(save, index, tmp_path, caplog):
+    planted = "ZQXJKV"
+    caplog.set_level(logging.INFO)
+    values = {keyword: "19310203" if keyword.endswith("Date") else planted for keyword in PERSON_TAGS}
+    save(f"{planted}/{planted}.dcm", **values, ViewPosition=planted, PatientBirthDate="19310203")
+    save("second.dcm")
+    index(directories={"positive": planted, "negative": "."})
+    out = tmp_path / "results/index"
+    for name in ("d.tsv", ".cache/d.json"):
+        content = (out / name).read_text().replace(f'"{planted}/{planted}.dcm"', "the path")
+        assert planted.lower() not in content.lower()
+        assert "19310203" not in content
+    assert planted not in caplog.text
+    assert planted in (out / "d.sources.tsv").read_text()
+
+
+def test_keys_are_stable_and_salted(save, index, tmp_path):
+    save("a.dcm", PatientID="p1")
+    save("b.dcm", PatientID=" p1 ")
+    save("c.dcm", PatientID="p2")
+    first, other_seed = index(), index(seed=2)
+    columns = ["image_id", "patient_key", "study_key"]
+    assert first[columns].equals(index()[columns])
+    assert not set(first[columns].stack()) & set(other_seed[columns].stack())
+    assert first["patient_key"]["a.dcm"] == first["patient_key"]["b.dcm"] != first["patient_key"]["c.dcm"]
+    secret = index(secret_file=str(tmp_path / "secret"))
+    assert not set(secret[columns].stack()) & set(first[columns].stack())
+    assert secret[columns].equals(index(secret_file=str(tmp_path / "secret"))[columns])
+
+
+def test_patients_without_an_id(save, index, caplog):
+    save("a/1.dcm", PatientID="", StudyInstanceUID="1.1")
+    save("b/2.dcm", PatientID=None, StudyInstanceUID="1.1")
+    save("c/3.dcm", PatientID="", StudyInstanceUID=None)
+    save("c/4.dcm", PatientID="", StudyInstanceUID="")
+    save("c/5.dcm", PatientID="known")
+    with caplog.at_level(logging.WARNING):
+        keys = index()["patient_key"]
+    assert keys["a/1.dcm"] == keys["b/2.dcm"]
+    assert keys["c/3.dcm"] == keys["c/4.dcm"]
+    assert keys.nunique() == 3
+    assert "2 images have no PatientID: their study" in caplog.text
+
+
+def test_patient_rules(save, index):
+    for number in (1, 2, 3, 10):
+        save(f"films/mdb{number:03d}.dcm", PatientID="same")
+    pairs = index(patient_rule="mias_pairs")["patient_key"].rename(lambda path: int(path[-7:-4]))
+    assert pairs[1] == pairs[2]
+    assert pairs.nunique() == 3
+    assert index(patient_rule="directory")["patient_key"].nunique() == 1
+    named = index(patient_from=r"mdb(0)")
+    assert named["patient_key"].nunique() == 1
+    assert set(named["status"]) == {"ok"}
+    with pytest.raises(DataError, match="no_patient_in_name 4"):
+        index(patient_from=r"subject(\d+)")
+
+
+def test_pictures_as_source(index, tmp_path):
+    grey = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    for name, picture in [
+        ("p1/a.png", grey),
+        ("p1/b.tif", grey + 1),
+        ("p2/c.png", (grey + 2).astype(np.uint16)),
+        ("p3/d.png", grey),
+    ]:
+        path = tmp_path / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    (tmp_path / "root/p2/e.pgm").write_bytes(b"P5 20 10 4095\n" + bytes(400))
+    (tmp_path / "root/p2/f.png").write_text("no picture")
+    (tmp_path / "root/p2/g.png").write_bytes(b"")
+    rows = index(source="raster")
+    assert rows["reason"].to_dict() == {
+        "p1/a.png": "", "p1/b.tif": "", "p2/c.png": "", "p3/d.png": "duplicate_content", "p2/e.pgm": "",
+        "p2/f.png": "not_a_picture", "p2/g.png": "empty_file",
+    }  # fmt: skip
+    assert rows.loc["p1/a.png", ["rows", "columns", "bits_stored"]].tolist() == [10, 20, 8]
+    assert rows["bits_stored"]["p2/c.png"] == 16
+    keys = rows["patient_key"]
+    assert keys["p1/a.png"] == keys["p1/b.tif"] != keys["p2/c.png"] == keys["p2/e.pgm"]
+    by_name = index(source="raster", patient_from=r"p\d/(.)")
+    assert by_name[by_name["status"] == "ok"]["patient_key"].is_unique
+
+
+def test_only_new_and_changed_files_are_read_again(save, index, monkeypatch):
+    for number in range(4):
+        save(f"{number}.dcm", PatientID=f"p{number}")
+    first = index()
+    read = []
+    monkeypatch.setattr(
+        scan, "read_entry", lambda file, **known: read.append(file.path) or entries.read_entry(file, **known)
+    )
+    assert index().equals(first)
+    assert read == []
+    save("1.dcm", PatientID="someone else")
+    save("new.dcm")
+    second = index()
+    assert sorted(read) == ["1.dcm", "new.dcm"]
+    assert second["patient_key"]["1.dcm"] != first["patient_key"]["1.dcm"]
+    read.clear()
+    index(seed=5)
+    assert len(read) == 5
+    read.clear()
+    index(seed=5, patient_rule="directory")
+    assert len(read) == 5
+
+
+def test_broken_cache_is_read_over(save, index, tmp_path):
+    save("a.dcm")
+    first = index()
+    for content in ("", "{", json.dumps({"key": "other"})):
+        (tmp_path / "results/index/.cache/d.json").write_text(content)
+        assert index().equals(first)
+
+
+def test_too_many_excluded(save, index, tmp_path):
+    save("good.dcm")
+    save("p1.dcm", PresentationIntentType="FOR PROCESSING")
+    (tmp_path / "root/Info.txt").write_text("not counted")
+    assert len(index(max_excluded=0.5)) == 3
+    with pytest.raises(
+        DataError, match=r"'d': 1 of 2 files can't be used \(for_processing 1\).*0\.4.*index\.max_excluded"
+    ):
+        index(max_excluded=0.4)
+
+
+def test_nothing_usable(save, index, tmp_path):
+    save("p1.dcm", Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
+    with pytest.raises(DataError, match="not_mammography 1"):
+        index(max_excluded=1.0)
+    (tmp_path / "root/p1.dcm").unlink()
+    with pytest.raises(DataError, match="no image files found"):
+        index()
+    with pytest.raises(ConfigError, match="missing"):
+        index(directories={"positive": "missing"})
+
+
+@pytest.mark.slow
+def test_workers_do_not_matter(save, index, monkeypatch, tmp_path):
+    for number in range(6):
+        save(f"{number}.dcm", PatientID=f"p{number}")
+    one = index()
+    (tmp_path / "results/index/.cache/d.json").unlink()
+    monkeypatch.setattr(scan, "WORTH_PROCESSES", 1)
+    assert index(workers=2).equals(one)

@@ -1,0 +1,177 @@
+import numpy as np
+import pytest
+
+from mammoflow import tables
+from mammoflow.geometry import Transform
+from mammoflow.report import mining
+from mammoflow.report.detection import at_mining_threshold, judged_on, measure, outcomes
+from mammoflow.report.froc import HitRule
+
+SPOT, ELSEWHERE, THIRD = (10, 10, 30, 30), (60, 60, 80, 80), (100, 10, 120, 30)
+
+
+def box(edges):
+    return dict(zip(("x1", "y1", "x2", "y2"), edges, strict=True))
+
+
+class Hand:
+    """Rows of a study written by hand: one image per patient, named after it."""
+
+    def __init__(self):
+        self.rows = {name: [] for name in ("indices", "patients", "images", "lesions", "truths", "detections", "crops")}
+
+    def image(self, name, label, machine="Alpha", status="ok", fold=0):
+        key = {"dataset": "hospital", "image_id": name, "patient_key": f"p{name}"}
+        self.rows["patients"].append(
+            {**key, "role": "internal", "label": label, "annotated": False, "fold": fold, "shard": "other-000"}
+        )
+        self.rows["indices"].append(
+            {**key, "status": "ok", "reason": "", "study_key": "", "directory_label": label, "image_laterality": "L",
+             "view_position": "CC", "rows": 200, "columns": 200, "bits_stored": 8, "machine": machine, "size": 1,
+             "photometric_interpretation": "MONOCHROME2", "presentation_intent": "", "transfer_syntax_uid": "",
+             "imager_pixel_spacing": np.nan, "mtime_ns": 0}
+        )  # fmt: skip
+        self.rows["images"].append(
+            {**key, "status": status, "reason": "" if status == "ok" else "bad", "png": "", "train_png": "",
+             "width": 200, "height": 200, "transform": Transform.resize(1, 1, 1, 1).to_json(), "window": "",
+             "pixel_digest": name, **{f"breast_{edge}": np.nan for edge in ("x1", "y1", "x2", "y2")},
+             "grey_p05": np.nan, "grey_p50": np.nan, "grey_p95": np.nan}
+        )  # fmt: skip
+
+    def lesion(self, name, edges, pathology="malignant", expert=None, kind="mass_spiculated"):
+        expert = pathology == "malignant" if expert is None else expert
+        row = {"dataset": "hospital", "image_id": name, "lesion_id": f"l{len(self.rows['truths'])}",
+               "finding": "lesion", "pathology": pathology, "lesion_type": kind, **box(edges), "source": "table",
+               "expert": expert, "flag": ""}  # fmt: skip
+        self.rows["truths"].append(row)
+        if expert:
+            self.rows["lesions"].append(row)
+
+    def detection(self, name, edges, score, held_out=True):
+        self.rows["detections"].append(
+            {"dataset": "hospital", "image_id": name, "patient_key": f"p{name}", "detector": "yolov6n",
+             "detection_id": f"d{len(self.rows['detections'])}", "model_fold": 0, "held_out": held_out,
+             "finding": "lesion", "score": score, **box(edges), "model_digest": "m"}
+        )  # fmt: skip
+
+    def crop(self, name, edges, label="benign"):
+        self.rows["crops"].append(
+            {"dataset": "hospital", "crop_id": f"c{len(self.rows['crops'])}", "image_id": name,
+             "patient_key": f"p{name}", "fold": 0, "protocol": "out_of_fold", "label": label, "origin": "detection",
+             "detection_id": "d", "lesion_id": "", "iou": 0.0, "score": 0.5, "threshold": 0.5, **box(edges),
+             **{f"crop_{edge}": value for edge, value in box(edges).items()}, "png": "", "model_digest": "m",
+             "config_digest": "c"}
+        )  # fmt: skip
+
+    def tables(self, threshold=0.5):
+        schemas = {"indices": tables.INDEX, "patients": tables.PATIENTS, "images": tables.IMAGES,
+                   "lesions": tables.LESIONS, "truths": tables.LESIONS, "detections": tables.DETECTIONS,
+                   "crops": tables.CROPS}  # fmt: skip
+        made = {name: tables.from_rows(schema, self.rows[name]) for name, schema in schemas.items()}
+        row = {"detector": "yolov6n", "fold": 0, "threshold": threshold, "false_frames_per_image": 0.5,
+               "sensitivity": 0.5, "images": 1, "lesions": 1}  # fmt: skip
+        return made | {"thresholds": tables.from_rows(tables.THRESHOLDS, [row])}
+
+
+@pytest.fixture
+def hand():
+    made = Hand()
+    for name in "abcde":
+        made.image(name, "positive")
+        made.lesion(name, SPOT)
+    for name in ("n1", "n2", "n3"):
+        made.image(name, "negative")
+    made.detection("a", SPOT, 0.9)  # located, though another frame is wrong
+    made.detection("a", ELSEWHERE, 0.8)
+    made.detection("b", ELSEWHERE, 0.7)  # incorrect
+    made.detection("c", SPOT, 0.4)  # below the threshold: no frame
+    made.lesion("d", ELSEWHERE, "benign")
+    made.detection("d", ELSEWHERE, 0.6)  # only another true lesion
+    made.detection("n1", SPOT, 0.9)
+    made.detection("n1", THIRD, 0.5)  # just at the threshold
+    return made
+
+
+def test_located_and_incorrect_by_hand(hand, study_of):
+    study = study_of(**hand.tables())
+    table = outcomes(study, "yolov6n", study.cohorts[0]).set_index("image_id")
+    assert table["outcome"].loc[list("abcde")].tolist() == [
+        "located", "incorrect", "no_frame", "other_lesion", "no_frame",
+    ]  # fmt: skip
+    rates = at_mining_threshold(study, "yolov6n", study.cohorts[0])
+    values = {name: rate["value"] for name, rate in rates.items() if name != "thresholds"}
+    assert values == {
+        "located": 0.2,
+        "other_lesion": 0.2,
+        "incorrect": 0.2,
+        "no_frame": 0.4,
+        "negative_with_frame": pytest.approx(1 / 3, abs=1e-6),
+        "frames_per_image": 0.75,  # 2 + 1 + 0 + 1 + 0 + 2 + 0 + 0 of 8 images
+        "frames_per_negative_image": pytest.approx(2 / 3, abs=1e-6),
+    }
+    assert rates["located"]["count"] == 5
+    assert rates["thresholds"] == [{"fold": 0, "threshold": 0.5}]
+
+
+def test_froc_on_both_truths(hand, study_of):
+    study = study_of(**hand.tables())
+    rule = HitRule(0.3, True)
+    expert = judged_on(study, "yolov6n", study.cohorts[0], "expert", rule)
+    everything = judged_on(study, "yolov6n", study.cohorts[0], "any_lesion", rule)
+    assert (len(expert.lesion_score), len(everything.lesion_score)) == (5, 6)
+    assert (expert.ignored.sum(), everything.ignored.sum()) == (1, 0)
+    assert expert.false_positive.sum() == everything.false_positive.sum() == 4
+    assert len(expert.image_patient) == 8  # negative images count
+
+
+def test_detections_by_a_model_that_saw_the_patient_are_not_counted(hand, study_of):
+    hand.detection("c", SPOT, 0.99, held_out=False)
+    study = study_of(**hand.tables())
+    assert outcomes(study, "yolov6n", study.cohorts[0]).set_index("image_id").loc["c", "outcome"] == "no_frame"
+
+
+def test_an_image_whose_lesion_has_no_frame_is_left_out(hand, study_of):
+    hand.image("u", "positive")
+    hand.lesion("u", (np.nan,) * 4)
+    hand.detection("u", SPOT, 0.95)
+    study = study_of(**hand.tables())
+    judged = judged_on(study, "yolov6n", study.cohorts[0], "expert", HitRule(0.3, True))
+    assert (len(judged.image_patient), judged.false_positive.sum()) == (8, 4)
+
+
+def test_no_detection_is_a_sensitivity_of_zero(hand, study_of):
+    hand.rows["detections"].clear()
+    study = study_of(**hand.tables())
+    entry = measure(study, "yolov6n", study.cohorts[0])
+    assert [point["sensitivity"]["value"] for point in entry["froc"][0]["points"]] == [0.0] * 4
+    assert entry["froc"][0]["average_precision"]["value"] == 0
+    assert entry["at_mining_threshold"]["no_frame"]["value"] == 1
+
+
+def test_mining_quality_by_hand(study_of):
+    made = Hand()
+    made.image("n1", "negative", "Alpha")
+    made.image("n2", "negative", "Beta")
+    made.image("n3", "negative", "Beta")
+    made.image("p1", "positive", "Beta")
+    made.lesion("n1", SPOT, "benign", kind="mass_circumscribed")
+    made.lesion("n1", ELSEWHERE, "benign", kind="calcifications")
+    made.lesion("n2", SPOT, "benign", kind="calcifications")
+    made.lesion("p1", SPOT, "benign")  # positive patients aren't mined
+    made.crop("n1", (10, 10, 30, 20))  # half of SPOT: IoU 0.5
+    made.crop("n1", SPOT)  # the same lesion again
+    made.crop("n3", SPOT)  # nothing there
+    made.crop("p1", SPOT, "malignant")
+    study = study_of(**made.tables())
+    entry = mining.measure(study, "out_of_fold", study.cohorts[0])
+    assert (entry["images"], entry["crops"], entry["true_lesions"]) == (3, 3, 3)
+    assert entry["precision"]["value"] == pytest.approx(2 / 3, abs=1e-6)
+    assert entry["recall"]["value"] == pytest.approx(1 / 3, abs=1e-6)
+    assert entry["mean_iou_of_hits"]["value"] == pytest.approx(0.75)
+    assert entry["crops_per_image"]["value"] == 1
+    by_type = {row["lesion_type"]: row["recall"]["value"] for row in entry["by_lesion_type"]}
+    assert by_type == {"calcifications": 0.0, "mass_circumscribed": 1.0}
+    by_machine = {row["machine"]: row for row in entry["by_machine"]}
+    assert by_machine["Alpha"]["precision"]["value"] == 1
+    assert by_machine["Beta"]["precision"]["value"] == 0
+    assert by_machine["Beta"]["mean_iou_of_hits"]["value"] is None

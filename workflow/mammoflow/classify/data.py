@@ -1,0 +1,198 @@
+"""Which crops teach, which choose the epoch, and what a training sees of them."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mammoflow import tables
+from mammoflow.classify.model import CLASSES, resize
+from mammoflow.errors import DataError, LeakageError
+from mammoflow.provenance import text_digest
+
+log = logging.getLogger("mammoflow")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Crops of one part of a training.
+
+    Attributes
+    ----------
+    rows : their rows of the CROPS tables.
+    crops : uint8 array (N, S, S), 0..255.
+    labels : int64 array (N,), indices of `model.CLASSES`.
+    """
+
+    rows: pd.DataFrame
+    crops: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def read_crop(path: str | Path) -> NDArray[np.uint8]:
+    """Read a crop as uint8 array (H, W).
+
+    Raises
+    ------
+    DataError
+        The file is missing or no picture.
+    """
+    crop = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if crop is None:
+        raise DataError(f"{path}: can't be read as a picture: delete its shard's crops table, and it is cut again")
+    return np.asarray(crop, dtype=np.uint8)
+
+
+def load_part(rows: pd.DataFrame, crop_size: int) -> Part:
+    """Read the pictures of `rows` at the classifier's size."""
+    crops = [resize(read_crop(path), crop_size) for path in rows["png"]]
+    labels = np.array([CLASSES.index(label) for label in rows["label"]], dtype=np.int64)
+    return Part(rows, np.stack(crops) if crops else np.zeros((0, crop_size, crop_size), np.uint8), labels)
+
+
+def training_rows(crops: pd.DataFrame, fold: int) -> pd.DataFrame:
+    """Rows that the model of `fold` may learn from, in an order that doesn't depend on the shards.
+
+    Raises
+    ------
+    LeakageError
+        A patient has crops on both sides of the fold, or belongs to no fold.
+    DataError
+        One of the two classes is empty.
+    """
+    rows = crops[crops["fold"] != fold].sort_values(["dataset", "crop_id"], ignore_index=True)
+    held_out = crops[crops["fold"] == fold]
+    check_apart(rows, held_out, f"the training part and the held-out part of fold {fold}")
+    outside = rows.loc[rows["fold"] == tables.EXTERNAL_FOLD, "patient_key"]
+    if len(outside):
+        raise LeakageError(
+            f"{outside.nunique()} external patients are among the training crops of fold {fold} "
+            f"(first: {outside.iloc[0]}): only internal data sets may teach; check `role` of the data sets"
+        )
+    _check_classes(rows, f"fold {fold}")
+    return rows
+
+
+def check_apart(first: pd.DataFrame, second: pd.DataFrame, what: str) -> None:
+    """Refuse to go on when a patient is in both tables.
+
+    Raises
+    ------
+    LeakageError
+        Names how many patients and the first one.
+    """
+    both = sorted(set(first["patient_key"]) & set(second["patient_key"]))
+    if both:
+        raise LeakageError(
+            f"{len(both)} patients are in both {what} (first: {both[0]}): a patient's crops must share one fold; "
+            "delete results/labels/patients.tsv and results/crops, and folds and crops are made again"
+        )
+
+
+def _check_classes(rows: pd.DataFrame, where: str) -> None:
+    counts = {name: int((rows["label"] == name).sum()) for name in CLASSES}
+    mends = {
+        "benign": "raise crops.false_frames_per_image, or add patients to the negative directory",
+        "malignant": "raise crops.false_frames_per_image, lower crops.match_iou, or train the detector longer",
+    }
+    for name, count in counts.items():
+        if not count:
+            found = ", ".join(f"{number} {label}" for label, number in counts.items())
+            raise DataError(f"{where}: no {name} crop to learn from ({found}): {mends[name]} in config.yaml")
+
+
+def split_validation(rows: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Set some patients aside to choose the epoch.
+
+    Patients are ranked by a hash of key and seed, within malignant ones (with at least one malignant crop) and the
+    others apart, and `share` of each, at least one, goes to validation. A new patient moves hardly anybody else.
+
+    Parameters
+    ----------
+    rows : training rows of a CROPS table, both labels present.
+    share : of the patients, 0..1.
+    seed : the study's.
+
+    Returns
+    -------
+    Training rows and validation rows. The latter are empty when one of the two kinds has a single patient, or when
+    either part would lack a label.
+    """
+    malignant = set(rows.loc[rows["label"] == "malignant", "patient_key"])
+    chosen: set[str] = set()
+    for group in (malignant, set(rows["patient_key"]) - malignant):
+        ranked = sorted(group, key=lambda patient: text_digest(str(seed), patient))
+        chosen.update(ranked[: min(len(ranked) - 1, max(1, round(share * len(ranked))))] if ranked else [])
+    inside = rows["patient_key"].isin(chosen)
+    parts = rows[~inside].reset_index(drop=True), rows[inside].reset_index(drop=True)
+    if any(part["label"].nunique() < len(CLASSES) for part in parts):
+        log.info("too few patients for a validation part with both labels: all of them teach, for all epochs")
+        return rows, rows.iloc[:0]
+    return parts
+
+
+def class_weights(labels: NDArray[np.int64]) -> Tensor:
+    """Weight of each class in the loss, ``N / (classes * N_class)``: both classes weigh the same in all; shape (2,)."""
+    counts = np.bincount(labels, minlength=len(CLASSES))
+    return torch.tensor(len(labels) / (len(CLASSES) * counts), dtype=torch.float32)
+
+
+def augment(crops: Tensor, settings: dict[str, Any], generator: torch.Generator) -> Tensor:
+    """Vary crops as mammograms vary: mirrored, slightly turned, shifted, scaled, brighter, of another contrast.
+
+    Parameters
+    ----------
+    crops : float32 tensor (N, 1, S, S), grey levels 0..1.
+    settings : ``classify.augment`` of config.yaml.
+    generator : the source of all randomness here.
+
+    Returns
+    -------
+    float32 tensor (N, 1, S, S), 0..1.
+    """
+    count = len(crops)
+
+    def uniform(reach: float) -> Tensor:
+        return (torch.rand(count, generator=generator) * 2 - 1) * reach
+
+    def sign() -> Tensor:
+        return torch.randint(0, 2, (count,), generator=generator) * 2.0 - 1.0
+
+    angle, zoom = uniform(math.radians(settings["rotation"])), 1 + uniform(settings["scale"])
+    mirror_x, mirror_y = sign(), sign()
+    # Twice the share: affine_grid's coordinates run from -1 to 1.
+    shift_x, shift_y = uniform(2 * settings["translation"]), uniform(2 * settings["translation"])
+    theta = torch.stack(
+        [
+            torch.stack([mirror_x * zoom * angle.cos(), -mirror_x * zoom * angle.sin(), shift_x], dim=1),
+            torch.stack([mirror_y * zoom * angle.sin(), mirror_y * zoom * angle.cos(), shift_y], dim=1),
+        ],
+        dim=1,
+    )
+    grid = F.affine_grid(theta, list(crops.shape), align_corners=False)
+    moved = F.grid_sample(crops, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    contrast, brightness = 1 + uniform(settings["contrast"]), uniform(settings["brightness"])
+    middle = moved.mean(dim=(1, 2, 3), keepdim=True)
+    varied = (moved - middle) * contrast.view(-1, 1, 1, 1) + middle + brightness.view(-1, 1, 1, 1)
+    return varied.clamp(0, 1)
+
+
+def data_digest(parts: Sequence[Part]) -> str:
+    """Digest of crops, labels, patients and pixels: changes when anything that a training sees does."""
+    pieces = []
+    for part in parts:
+        pieces += [*part.rows["crop_id"], *part.rows["label"], *part.rows["patient_key"], part.crops.tobytes().hex()]
+    return text_digest(*pieces)

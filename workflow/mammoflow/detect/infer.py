@@ -1,0 +1,106 @@
+"""Frames of detectors in pictures, and the frames of several detectors as one set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from ensemble_boxes import weighted_boxes_fusion
+from numpy.typing import NDArray
+from ultralytics.utils.nms import non_max_suppression
+from ultralytics.utils.ops import xywh2xyxy
+
+from mammoflow import boxes
+from mammoflow.boxes import Boxes
+from mammoflow.detect.model import Detector, is_rtdetr
+from mammoflow.detect.preprocess import letterbox
+
+MAX_FRAMES = 100  # a picture; far above what one shows at any useful score
+NO_TIME_LIMIT = 1e9  # s; Ultralytics gives up on overlaps after a while, which would make results depend on the load
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames in one picture, highest score first.
+
+    Attributes
+    ----------
+    boxes : float64 array, (N, 4), ``x1, y1, x2, y2`` in the picture's pixels.
+    scores : float64 array, (N,), confidence, 0..1.
+    classes : int64 array, (N,), numbers of the detector's classes.
+    """
+
+    boxes: Boxes
+    scores: NDArray[np.float64]
+    classes: NDArray[np.int64]
+
+
+def detect_images(
+    detector: Detector, images: Sequence[NDArray[np.uint8]], min_score: float, nms_iou: float
+) -> list[Frames]:
+    """Let a detector frame pictures.
+
+    Parameters
+    ----------
+    detector : see `mammoflow.detect.model.load_detector`; it runs where its weights are.
+    images : uint8 arrays, (H, W), windowed pictures as in training, of any sizes; one batch.
+    min_score : frames below are dropped, 0..1.
+    nms_iou : of two frames of one class overlapping more, the lower score goes, 0..1.
+
+    Returns
+    -------
+    Frames of each picture in that picture's pixels, cut at its border.
+    """
+    if not images:
+        return []
+    inputs, transforms = zip(*(letterbox(image, detector.image_size) for image in images), strict=True)
+    device = next(detector.model.parameters()).device
+    with torch.inference_mode():
+        rows = _decode(detector, detector.model(torch.cat(inputs).to(device)), min_score, nms_iou)
+    found = []
+    for image, transform, kept in zip(images, transforms, rows, strict=True):
+        kept = kept[np.argsort(-kept[:, 4], kind="stable")]
+        framed = boxes.clip(transform.backward(kept[:, :4]), image.shape[1], image.shape[0])
+        inside = boxes.area(framed) > 0
+        found.append(Frames(framed[inside], kept[inside, 4], kept[inside, 5].astype(np.int64)))
+    return found
+
+
+def fuse(found: Sequence[Frames], width: int, height: int, overlap: float) -> Frames:
+    """Merge what several detectors framed in one picture by weighted boxes fusion.
+
+    A frame that only some detectors made loses score in proportion (Solovyev et al. 2021).
+
+    Parameters
+    ----------
+    found : frames of each detector.
+    width, height : of the picture, pixels.
+    overlap : frames of one class with at least this IoU are one, 0..1.
+    """
+    size = np.array([width, height, width, height])
+    merged, scores, classes = weighted_boxes_fusion(
+        [frames.boxes / size for frames in found],
+        [frames.scores for frames in found],
+        [frames.classes for frames in found],
+        iou_thr=overlap,
+    )
+    return Frames(boxes.as_boxes(merged) * size, np.asarray(scores, np.float64), np.asarray(classes, np.int64))
+
+
+def _decode(detector: Detector, output: object, min_score: float, nms_iou: float) -> list[NDArray[np.float64]]:
+    """Rows ``x1, y1, x2, y2, score, class`` of each picture, in pixels of the input."""
+    prediction = output[0] if isinstance(output, list | tuple) else output
+    assert isinstance(prediction, torch.Tensor)
+    if is_rtdetr(detector.architecture):
+        corners = xywh2xyxy(prediction[..., :4]) * detector.image_size
+        kept = [torch.cat([c, p[:, 4:]], 1)[p[:, 4] >= min_score] for c, p in zip(corners, prediction, strict=True)]
+    else:
+        kept = non_max_suppression(
+            prediction,
+            conf_thres=min_score,
+            iou_thres=nms_iou,
+            max_det=MAX_FRAMES,
+            nc=len(detector.classes),
+            max_time_img=NO_TIME_LIMIT,
+        )
+    return [rows.double().cpu().numpy() for rows in kept]

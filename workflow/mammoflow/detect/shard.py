@@ -1,0 +1,185 @@
+"""Detections of one shard: every picture is judged by a model that never saw its patient."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from mammoflow import boxes, tables
+from mammoflow.detect.infer import Frames, detect_images, fuse
+from mammoflow.detect.model import Detector, load_detector
+from mammoflow.errors import DataError, ModelError
+from mammoflow.geometry import Transform
+from mammoflow.jobs import progress
+from mammoflow.tables import EXTERNAL_FOLD
+
+log = logging.getLogger("mammoflow")
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who judges a patient's pictures: one model or an ensemble, its `model_fold`, and whether it never saw them."""
+
+    detectors: tuple[Detector, ...]
+    fold: int
+    held_out: bool
+
+    @property
+    def digest(self) -> str:
+        """Digests of the models' files."""
+        return "+".join(detector.digest for detector in self.detectors)
+
+
+def detect_shard(
+    models: list[str] | list[Path],
+    images: str | Path,
+    patients: str | Path,
+    settings: dict[str, Any],
+    device: str,
+    threads: int,
+    detections: str | Path,
+) -> None:
+    """Frame the pictures of a shard and write the detections in pixels of the stored images.
+
+    With the models of all folds, each patient is judged by the model of its own fold, which never saw it, and an
+    external patient by all of them, merged. With a single model (the paper's protocol) everybody is judged by that one,
+    and `held_out` says whether it had seen the patient.
+
+    Parameters
+    ----------
+    models : safetensors files in the order of folds, or a single one.
+    images : table of `mammoflow.tables.IMAGES`.
+    patients : table of `mammoflow.tables.PATIENTS`.
+    settings : section `detect` of the config.
+    device : ``cpu`` or ``cuda``.
+    threads : CPU threads.
+    detections : table of `mammoflow.tables.DETECTIONS` to write.
+
+    Raises
+    ------
+    DataError
+        A picture can't be read, or its patient isn't in `patients`.
+    ModelError
+        A model's fold isn't its place in `models`.
+    """
+    torch.set_num_threads(threads)
+    detectors = [load_detector(path, device) for path in models]
+    check_folds(detectors, models)
+    table = tables.read(tables.IMAGES, images)
+    table = table[table["status"] == "ok"]
+    known = tables.read(tables.PATIENTS, patients).set_index(["dataset", "patient_key"])
+    found = [
+        row
+        for image, judge, frames in progress(_judged(table, known, detectors, settings), len(table), "images")
+        for row in _rows(image, judge, frames, paper=len(detectors) == 1)
+    ]
+    result = tables.from_rows(tables.DETECTIONS, found).sort_values("detection_id", kind="stable")
+    tables.write(tables.DETECTIONS, result, detections)
+    log.info("%d frames in %d images", len(found), len(table))
+
+
+def check_folds(detectors: list[Detector], paths: list[str] | list[Path]) -> None:
+    """Refuse models given in another order than that of their folds: a patient would meet a model that saw it."""
+    for place, (detector, path) in enumerate(zip(detectors, paths, strict=True)):
+        if detector.fold != place:
+            raise ModelError(f"{path}: was trained for fold {detector.fold}, expected fold {place}; train it again")
+
+
+def choose_judge(detectors: list[Detector], fold: int, annotated: bool) -> Judge:
+    """Say who judges a patient.
+
+    Parameters
+    ----------
+    detectors : of all folds, or a single one.
+    fold : of the patient, -1 for an external one.
+    annotated : whether the patient's images are trained on.
+    """
+    if len(detectors) == 1:
+        only = detectors[0]
+        return Judge((only,), only.fold, held_out=not annotated or fold in (only.fold, EXTERNAL_FOLD))
+    if fold == EXTERNAL_FOLD:
+        return Judge(tuple(detectors), EXTERNAL_FOLD, held_out=True)
+    return Judge((detectors[fold],), fold, held_out=True)
+
+
+def judge_images(judge: Judge, images: list[NDArray[np.uint8]], settings: dict[str, Any]) -> list[Frames]:
+    """Frames of each picture, in its pixels: of the one model, or merged from all.
+
+    Parameters
+    ----------
+    judge : see `choose_judge`.
+    images : uint8 arrays, (H, W).
+    settings : section `detect` of the config (`min_score`, `nms_iou`, `ensemble_iou`).
+    """
+    every = [detect_images(one, images, settings["min_score"], settings["nms_iou"]) for one in judge.detectors]
+    if len(every) == 1:
+        return every[0]
+    return [
+        fuse(found, image.shape[1], image.shape[0], settings["ensemble_iou"])
+        for image, *found in zip(images, *every, strict=True)
+    ]
+
+
+def read_picture(path: str | Path) -> NDArray[np.uint8]:
+    """Read an 8-bit grey picture, (H, W)."""
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise DataError(f"{path}: can't be read as a picture; remove its shard's table to convert it again")
+    return np.asarray(image, np.uint8)
+
+
+def _judged(
+    table: pd.DataFrame, patients: pd.DataFrame, detectors: list[Detector], settings: dict[str, Any]
+) -> Iterator[tuple[Any, Judge, Frames]]:
+    """Every image's row with its judge and frames; pictures of one judge go through it in batches."""
+    judged = [(row, _judge_of(row, patients, detectors)) for row in table.itertuples()]
+    judged.sort(key=lambda pair: pair[1].fold)
+    for _, group in groupby(judged, key=lambda pair: pair[1].fold):
+        for batch in _batches(group):
+            found = judge_images(batch[0][1], [read_picture(row.train_png) for row, _ in batch], settings)
+            yield from ((row, judge, frames) for (row, judge), frames in zip(batch, found, strict=True))
+
+
+def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch
+
+
+def _judge_of(row: Any, patients: pd.DataFrame, detectors: list[Detector]) -> Judge:
+    try:
+        patient = patients.loc[(row.dataset, row.patient_key)]
+    except KeyError:
+        raise DataError(
+            f"image {row.image_id}: its patient {row.patient_key} isn't in the patients table; run labels_patients"
+        ) from None
+    return choose_judge(detectors, int(patient["fold"]), bool(patient["annotated"]))
+
+
+def _rows(image: Any, judge: Judge, frames: Frames, paper: bool) -> Iterator[dict[str, Any]]:
+    architecture, classes = judge.detectors[0].architecture, judge.detectors[0].classes
+    label = architecture.replace(".", "_") + ("-paper" if paper else "")
+    stored = boxes.clip(Transform.from_json(image.transform).backward(frames.boxes), image.width, image.height)
+    for number, (box, score, finding) in enumerate(zip(stored.round(2), frames.scores, frames.classes, strict=True)):
+        yield {
+            "dataset": image.dataset,
+            "image_id": image.image_id,
+            "patient_key": image.patient_key,
+            "detection_id": f"{image.image_id}-{label}-{number:03d}",
+            "detector": architecture,
+            "model_fold": judge.fold,
+            "held_out": judge.held_out,
+            "finding": classes[finding],
+            "score": min(1.0, round(float(score), 6)),
+            **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)),
+            "model_digest": judge.digest,
+        }

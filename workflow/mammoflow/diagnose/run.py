@@ -1,0 +1,172 @@
+"""One study through the stages, with the final models."""
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mammoflow import boxes, tables
+from mammoflow.anatomy import locate_shard
+from mammoflow.classify import load_classifier, predict_mean
+from mammoflow.classify.data import read_crop
+from mammoflow.classify.model import read_record
+from mammoflow.crops import crop_box, cut
+from mammoflow.detect.shard import detect_shard
+from mammoflow.diagnose.findings import describe, write_findings
+from mammoflow.diagnose.overlays import draw_overlays
+from mammoflow.diagnose.request import check_request
+from mammoflow.errors import DataError
+from mammoflow.images import convert_shard
+from mammoflow.index.scan import scan
+from mammoflow.provenance import DIGEST_LENGTH, file_sha256, settings_digest
+from mammoflow.tables import EXTERNAL_FOLD
+
+NAME, SHARD = "study", "other-000"
+BOX = ["x1", "y1", "x2", "y2"]
+
+log = logging.getLogger("mammoflow")
+
+
+@dataclass(frozen=True)
+class Models:
+    """The final models' files: one detector and one classifier a fold, and the detectors' thresholds."""
+
+    detectors: Sequence[str | Path]
+    thresholds: str | Path
+    classifiers: Sequence[str | Path]
+
+
+def diagnose(
+    study: str, models: Models, settings: dict[str, Any], threads: int, findings_path: str | Path, overlays: str | Path
+) -> None:
+    """Find, judge and place lesions in one study that no model ever saw.
+
+    Every image goes through all fold models; frames are merged, probabilities averaged. Images are windowed as those of
+    the first internal data set. Pictures and tables on the way are deleted at the end.
+
+    Parameters
+    ----------
+    study : directory with one study's DICOM (or picture) files.
+    models : see `Models`.
+    settings : the whole config.
+    threads : CPU threads.
+    findings_path : JSON file to write, see `mammoflow.diagnose.findings.describe`.
+    overlays : directory to make, one PNG an image.
+
+    Raises
+    ------
+    ConfigError
+        `study` is no directory with files.
+    DataError
+        None of its files is a usable mammogram.
+    ModelError
+        A model can't be used.
+    """
+    directory = check_request(study)
+    Path(findings_path).parent.mkdir(parents=True, exist_ok=True)
+    # Beside the result, not in the system's temporary directory, which others may read.
+    with tempfile.TemporaryDirectory(prefix=".study-", dir=Path(findings_path).parent) as work:
+        index = _index(directory, settings, Path(work))
+        images = _convert(directory, index, settings, Path(work))
+        found = _findings(models, images, settings, threads, Path(work))
+        description = describe(index, images, found, _provenance(models, settings))
+        draw_overlays(description, images, Path(overlays))
+    write_findings(description, findings_path)
+    log.info("%d findings in %d images, %d files excluded", len(found), len(images), (index["status"] != "ok").sum())
+
+
+def _source(directory: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Give the study the shape of a data set: read like the first internal one, but from another root."""
+    model = next(dataset for dataset in settings["datasets"] if dataset["role"] == "internal")
+    source = "raster" if model["source"] == "raster" else "dicom"
+    return {**model, "name": NAME, "source": source, "root": directory, "directories": {}}
+
+
+def _index(directory: str, settings: dict[str, Any], work: Path) -> pd.DataFrame:
+    try:
+        scan(
+            dataset=_source(directory, settings),
+            secret_file=settings["deidentify"]["secret_file"],
+            seed=settings["seed"],
+            max_excluded=1.0,
+            table=work / "index.tsv",
+            sources=work / "sources.tsv",
+        )
+    except DataError as error:
+        raise DataError(f"the study's directory holds no usable mammogram: {error}") from error
+    return tables.read(tables.INDEX, work / "index.tsv")
+
+
+def _convert(directory: str, index: pd.DataFrame, settings: dict[str, Any], work: Path) -> pd.DataFrame:
+    usable = index[index["status"] == "ok"]
+    patients = usable["patient_key"].unique()
+    if len(patients) > 1:
+        log.warning("the directory holds images of %d patients; each is judged by itself", len(patients))
+    stranger = {"dataset": NAME, "role": "external", "label": "unknown", "annotated": False, "fold": EXTERNAL_FOLD}
+    rows = [{**stranger, "patient_key": key, "shard": SHARD} for key in patients]
+    tables.write(tables.PATIENTS, tables.from_rows(tables.PATIENTS, rows), work / "patients.tsv")
+    convert_shard(
+        dataset=_source(directory, settings),
+        shard=SHARD,
+        image_format="png",
+        train_size=settings["images"]["train_size"],
+        index=work / "index.tsv",
+        sources=work / "sources.tsv",
+        patients=work / "patients.tsv",
+        table=work / "images.tsv",
+        pictures=work / "images",
+    )
+    return tables.read(tables.IMAGES, work / "images.tsv")
+
+
+def _findings(models: Models, images: pd.DataFrame, settings: dict[str, Any], threads: int, work: Path) -> pd.DataFrame:
+    """Detect lesions above the threshold of external images, place them and give their probability of malignant."""
+    detect_shard(
+        models=[str(path) for path in models.detectors],
+        images=work / "images.tsv",
+        patients=work / "patients.tsv",
+        settings=settings["detect"],
+        device=settings["device"],
+        threads=threads,
+        detections=work / "detections.tsv",
+    )
+    locate_shard(
+        work / "detections.tsv",
+        models.thresholds,
+        work / "images.tsv",
+        work / "index.tsv",
+        settings["anatomy"],
+        work / "anatomy.tsv",
+    )
+    located = tables.read(tables.ANATOMY, work / "anatomy.tsv")
+    detections = tables.read(tables.DETECTIONS, work / "detections.tsv")
+    found = located.merge(detections[["detection_id", "score", *BOX]], on="detection_id", validate="one_to_one")
+    pictures, margin = images.set_index("image_id")["png"].to_dict(), settings["crops"]["margin"]
+    frames = zip(found["image_id"], boxes.as_boxes(found[BOX]).tolist(), strict=True)
+    crops = [cut(read_crop(pictures[image_id]), crop_box(tuple(frame), margin)) for image_id, frame in frames]
+    classifiers = [load_classifier(path, settings["device"]) for path in models.classifiers]
+    return found.assign(probability=predict_mean(classifiers, crops))
+
+
+def _provenance(models: Models, settings: dict[str, Any]) -> dict[str, Any]:
+    """Say which models and choices made the findings."""
+    thresholds = tables.read(tables.THRESHOLDS, models.thresholds).set_index("fold")["threshold"]
+    classifier = read_record(models.classifiers[0])
+    chosen = {key: value for key, value in settings.items() if key not in ("study", "roots")}
+    return {
+        "detector": {
+            "architecture": settings["crops"]["detector"],
+            "digests": [file_sha256(path)[:DIGEST_LENGTH] for path in models.detectors],
+            "threshold": float(thresholds[EXTERNAL_FOLD]),
+        },
+        "classifier": {
+            "architecture": classifier["architecture"],
+            "protocol": classifier["protocol"],
+            "digests": [file_sha256(path)[:DIGEST_LENGTH] for path in models.classifiers],
+        },
+        "settings_digest": settings_digest(chosen),
+    }

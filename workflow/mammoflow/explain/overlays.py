@@ -1,0 +1,68 @@
+"""A relevance map over its picture: red spoke for the finding, blue against it."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mammoflow.boxes import as_boxes
+from mammoflow.errors import DataError
+from mammoflow.explain.maps import FloatMap
+
+LONG_SIDE = 480  # pixels of a drawn picture, at least
+STRIP = 30  # pixels of the scale below it
+SMOOTHING = 1 / 160  # of the long side: single pixels of a map are too fine to see
+SATURATION = 99.5  # percentile of absolute relevance shown in full colour
+FOR, AGAINST = np.array([39, 48, 215]), np.array([180, 90, 30])  # BGR
+FRAME = (90, 220, 250)
+
+
+def draw_overlay(picture: NDArray[np.uint8], relevance: FloatMap, box: ArrayLike, path: str | Path) -> None:
+    """Draw the picture in grey, signed relevance in colour, the frame and a colour scale, as PNG.
+
+    Parameters
+    ----------
+    picture : uint8 array, (H, W).
+    relevance : float32 array, (H, W). It is smoothed for the eye; tables and containers hold it as it is.
+    box : frame, ``x1, y1, x2, y2`` in the picture's pixels.
+    path : PNG to write.
+
+    Notes
+    -----
+    The scale is symmetric about zero, so equal strengths for and against have equal colour.
+    """
+    factor = max(1.0, LONG_SIDE / max(picture.shape))
+    size = (max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor)))
+    sigma = max(1.0, SMOOTHING * max(relevance.shape))
+    smooth = cv2.GaussianBlur(relevance, (0, 0), sigma)
+    limit = float(np.percentile(np.abs(smooth), SATURATION)) or float(np.abs(smooth).max()) or 1.0
+    grey = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
+    strength = cv2.resize(np.asarray(smooth / limit, np.float32), size, interpolation=cv2.INTER_LINEAR)
+    canvas = _coloured(grey, strength)
+    corners = np.rint(as_boxes(box)[0] * factor).astype(int).tolist()
+    cv2.rectangle(canvas, tuple(corners[:2]), tuple(corners[2:]), FRAME, 1, cv2.LINE_AA)
+    if not cv2.imwrite(str(path), np.vstack([canvas, _scale(size[0], limit)])):
+        raise DataError(
+            f"{path}: the overlay can't be written; check that the disk isn't full and the directory exists"
+        )
+
+
+def _coloured(grey: NDArray[Any], strength: NDArray[Any]) -> NDArray[np.uint8]:
+    """Mix grey levels with colour by strength, -1..1."""
+    opacity = 0.85 * np.clip(np.abs(strength), 0, 1)[..., None]
+    colour = np.where(strength[..., None] >= 0, FOR, AGAINST)
+    return np.rint(grey[..., None] * (1 - opacity) + colour * opacity).astype(np.uint8)
+
+
+def _scale(width: int, limit: float) -> NDArray[np.uint8]:
+    """Colour scale from ``-limit`` to ``limit``, in the units of the explained logit a pixel."""
+    ramp = np.tile(np.linspace(-1, 1, width, dtype=np.float32), (STRIP // 3, 1))
+    bar = _coloured(np.full(ramp.shape, 128, np.uint8), ramp)
+    text = np.zeros((STRIP - STRIP // 3, width, 3), np.uint8)
+    for label, place in ((f"-{limit:.1e}", 0.0), ("0", 0.5), (f"+{limit:.1e}", 1.0)):
+        extent = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)[0][0]
+        left = round(place * (width - extent))
+        cv2.putText(text, label, (left, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.vstack([bar, text])

@@ -1,0 +1,93 @@
+"""One file, one picture: stored values through the chosen window to 8 bits."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammoflow.errors import RenderError
+from mammoflow.images.breast import breast_mask, mask_box
+from mammoflow.images.stored import Stored, read_stored
+from mammoflow.images.windows import brightness, grey_table
+
+GREY_PERCENTILES = (5, 50, 95)
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a picture was made.
+
+    Attributes
+    ----------
+    window : JSON of the window as used: `mode`, and numbers such as `function`, `center`, `width`.
+    photometric_interpretation : as stored.
+    bits_stored : bits of a stored value.
+    stored_range : lowest and highest stored value that occurs.
+    pixel_digest : see `mammoflow.images.stored.Stored.digest`.
+    breast_box : half-open box of the breast in pixels of the stored image, or None.
+    greys : 5th, 50th and 95th percentile of the picture's grey levels in the breast (in all, when there is none).
+    """
+
+    window: str
+    photometric_interpretation: str
+    bits_stored: int
+    stored_range: tuple[int, int]
+    pixel_digest: str
+    breast_box: tuple[int, int, int, int] | None
+    greys: tuple[float, float, float]
+
+
+def render(path: str | Path, window: dict[str, Any], machine: str = "unknown") -> tuple[NDArray[np.uint8], Record]:
+    """Render a DICOM, PNG, PGM or TIFF file as an 8-bit picture.
+
+    Stored values go through modality LUT or rescale, the window (VOI), inversion (once, for MONOCHROME1 or
+    Presentation LUT Shape INVERSE) and padding (black), composed into one table over all stored values (DICOM PS3.3
+    C.7.6.3, C.11.1, C.11.2).
+
+    Parameters
+    ----------
+    path : file to read.
+    window : `mode` and its settings:
+        ``dicom``: the file's own window number `index` (0), or its VOI LUT when `lut` is true or there is no window;
+        ``fixed``: `center` and `width` after rescale, before inversion, by `function` (LINEAR), or `presets` of these
+        by machine;
+        ``none``: the whole possible range, 8-bit values as they are;
+        ``percentile``: from percentile `low` to `high` of the breast.
+    machine : name of the machine, for presets.
+
+    Returns
+    -------
+    uint8 array, (H, W), dense tissue bright; and how it was made.
+
+    Raises
+    ------
+    RenderError
+        There is no picture; `reason` says why.
+    """
+    try:
+        return _draw(read_stored(path), window, machine)
+    except RenderError as error:
+        name = Path(path).name
+        raise RenderError(error.reason, str(error) if name in str(error) else f"{name}: {error}") from error
+
+
+def _draw(stored: Stored, window: dict[str, Any], machine: str) -> tuple[NDArray[np.uint8], Record]:
+    if not stored.patterns.size:
+        raise RenderError("no_pixel_data", "a picture without pixels")
+    breast = breast_mask(brightness(stored)[stored.patterns])
+    table, used = grey_table(stored, window, machine, breast)
+    picture = table[stored.patterns]
+    greys = np.percentile(picture if breast is None else picture[breast], GREY_PERCENTILES)
+    record = Record(
+        window=json.dumps(used),
+        photometric_interpretation=stored.photometric_interpretation,
+        bits_stored=stored.bits,
+        stored_range=stored.range(),
+        pixel_digest=stored.digest(),
+        breast_box=mask_box(breast),
+        greys=(float(greys[0]), float(greys[1]), float(greys[2])),
+    )
+    return picture, record

@@ -1,0 +1,1 @@
+"""Annotation formats, one module each: `read` gives the frames of one entry of a data set's `annotations`."""

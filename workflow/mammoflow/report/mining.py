@@ -1,0 +1,90 @@
+"""Quality of the automatic benign labels: machine-framed crops against benign lesions that only the truth knows."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mammoflow import boxes
+from mammoflow.report.bootstrap import Rate, Resamples
+from mammoflow.report.detection import hit_rule
+from mammoflow.report.froc import HitRule
+from mammoflow.report.study import EDGES, IMAGE, Cohort, Study, framed
+
+
+def measure(study: Study, protocol: str, cohort: Cohort) -> dict[str, Any]:
+    """Precision, recall and overlap of the benign crops, over all and by lesion type and machine."""
+    images = mined_images(study, cohort)
+    crops, lesions = judged(study, protocol, cohort)
+    patients = Resamples.draw(images["patient_key"], study.settings["report"]["bootstrap"], study.settings["seed"])
+    return {
+        "protocol": protocol,
+        "cohort": cohort.name,
+        "role": cohort.role,
+        **_quality(crops, lesions, images, patients),
+        "by_lesion_type": [
+            {"lesion_type": kind, "recall": patients.rate(rows["patient_key"], rows["found"])}
+            for kind, rows in lesions.groupby("lesion_type")
+        ],
+        "by_machine": [
+            {
+                "machine": machine,
+                **_quality(crops[crops["machine"] == machine], lesions[lesions["machine"] == machine], rows, patients),
+            }
+            for machine, rows in images.groupby("machine")
+        ],
+    }
+
+
+def mined_images(study: Study, cohort: Cohort) -> pd.DataFrame:
+    """Pictures that benign crops are taken from: those of patients without a positive image."""
+    images = cohort.of(study.pictures)
+    return images[images["label"] == "negative"].reset_index(drop=True)
+
+
+def judged(study: Study, protocol: str, cohort: Cohort) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Benign crops and true benign lesions of the mined images, held against each other.
+
+    Returns
+    -------
+    crops : CROPS rows with ``hit`` (finds a true benign lesion), ``overlap`` (largest IoU with one it finds) and
+        ``machine``.
+    lesions : LESIONS rows with ``found`` (a crop finds it), ``patient_key`` and ``machine``.
+    """
+    images = mined_images(study, cohort)[[*IMAGE, "patient_key", "machine"]]
+    crops = cohort.of(study.crops)
+    crops = crops[(crops["protocol"] == protocol) & (crops["label"] == "benign") & (crops["origin"] == "detection")]
+    crops = crops.merge(images[[*IMAGE, "machine"]], on=IMAGE)
+    lesions = framed(cohort.of(study.true_lesions)).merge(images, on=IMAGE)
+    lesions = lesions[lesions["pathology"] == "benign"].reset_index(drop=True)
+    hit, overlap, found = _find(crops, lesions, hit_rule(study))
+    return crops.assign(hit=hit, overlap=overlap), lesions.assign(found=found)
+
+
+def _find(crops: pd.DataFrame, lesions: pd.DataFrame, rule: HitRule) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    hit, overlap, found = np.zeros(len(crops), dtype=bool), np.zeros(len(crops)), np.zeros(len(lesions), dtype=bool)
+    lesion_rows = lesions.groupby(IMAGE).indices
+    for image, rows in crops.groupby(IMAGE).indices.items():
+        if image in lesion_rows:
+            frames, truths = crops.iloc[rows][EDGES], lesions.iloc[lesion_rows[image]][EDGES]
+            pairs = boxes.hits(frames, truths, rule.min_iou, rule.center)
+            hit[rows] = pairs.any(axis=1)
+            overlap[rows] = np.where(pairs, boxes.iou(frames, truths), 0).max(axis=1)
+            found[lesion_rows[image]] = pairs.any(axis=0)
+    return hit, overlap, found
+
+
+def _quality(
+    crops: pd.DataFrame, lesions: pd.DataFrame, images: pd.DataFrame, patients: Resamples
+) -> dict[str, int | Rate]:
+    counts = pd.MultiIndex.from_frame(crops[IMAGE]).value_counts()
+    per_image = counts.reindex(pd.MultiIndex.from_frame(images[IMAGE])).fillna(0)
+    return {
+        "images": len(images),
+        "crops": len(crops),
+        "true_lesions": len(lesions),
+        "precision": patients.rate(crops["patient_key"], crops["hit"]),
+        "recall": patients.rate(lesions["patient_key"], lesions["found"]),
+        "mean_iou_of_hits": patients.rate(crops["patient_key"], crops["overlap"] * crops["hit"], crops["hit"]),
+        "crops_per_image": patients.rate(images["patient_key"], per_image.to_numpy(dtype=float)),
+    }

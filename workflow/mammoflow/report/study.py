@@ -1,0 +1,164 @@
+"""A study's tables in memory, and the groups of data sets that are evaluated together."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from mammoflow import tables
+
+IMAGE = ["dataset", "image_id"]
+EDGES = ["x1", "y1", "x2", "y2"]
+
+_SCHEMAS = {
+    "indices": tables.INDEX,
+    "patients": tables.PATIENTS,
+    "lesions": tables.LESIONS,
+    "truths": tables.LESIONS,
+    "images": tables.IMAGES,
+    "detections": tables.DETECTIONS,
+    "thresholds": tables.THRESHOLDS,
+    "crops": tables.CROPS,
+    "predictions": tables.PREDICTIONS,
+    "detection_maps": tables.RELEVANCE,
+    "crop_maps": tables.RELEVANCE,
+    "anatomy": tables.ANATOMY,
+    "duplicates": tables.DUPLICATES,
+}
+
+# Settings that name places of the user's file system: no report shows them and no digest depends on them.
+_PLACES = {"root", "roots", "path", "paths", "study", "secret_file"}
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Data sets that are evaluated together: all internal ones out of fold, or one external one by the ensemble."""
+
+    name: str
+    role: str
+    datasets: tuple[str, ...]
+
+    def of(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Rows of the cohort's data sets."""
+        return table[table["dataset"].isin(self.datasets)].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Settings (as `mammoflow.config.check_config` returns them) and tables (schemas in `mammoflow.tables`)."""
+
+    settings: dict[str, Any]
+    indices: pd.DataFrame
+    patients: pd.DataFrame
+    lesions: pd.DataFrame
+    truths: pd.DataFrame
+    duplicates: pd.DataFrame
+    images: pd.DataFrame
+    detections: pd.DataFrame
+    thresholds: pd.DataFrame
+    crops: pd.DataFrame
+    predictions: pd.DataFrame
+    detection_maps: pd.DataFrame
+    crop_maps: pd.DataFrame
+    anatomy: pd.DataFrame
+
+    @property
+    def cohorts(self) -> list[Cohort]:
+        """The internal data sets as one cohort, then each external one."""
+        names: dict[str, list[str]] = {"internal": [], "external": []}
+        for dataset in self.settings["datasets"]:
+            names[dataset["role"]].append(dataset["name"])
+        internal = (
+            [Cohort("+".join(names["internal"]), "internal", tuple(names["internal"]))] if names["internal"] else []
+        )
+        return internal + [Cohort(name, "external", (name,)) for name in names["external"]]
+
+    @cached_property
+    def pictures(self) -> pd.DataFrame:
+        """Images with a picture: IMAGES, with what index and patients say of them (machine, view, label, fold ...)."""
+        index_columns = ["directory_label", "image_laterality", "view_position", "machine", "imager_pixel_spacing"]
+        known = self.images[self.images["status"] == "ok"]
+        with_index = known.merge(self.indices[[*IMAGE, *index_columns]], on=IMAGE, how="left")
+        patients = self.patients[["dataset", "patient_key", "label", "annotated", "fold"]]
+        merged = with_index.merge(patients, on=["dataset", "patient_key"], how="left")
+        merged["machine"] = merged["machine"].fillna("unknown")
+        return merged
+
+    @cached_property
+    def expert_lesions(self) -> pd.DataFrame:
+        """Lesions that a detector may learn from, those without a frame included."""
+        return self.lesions[(self.lesions["finding"] == "lesion") & self.lesions["expert"]].reset_index(drop=True)
+
+    @cached_property
+    def true_lesions(self) -> pd.DataFrame:
+        """Every lesion of the truth tables, those without a frame included."""
+        return self.truths[self.truths["finding"] == "lesion"].reset_index(drop=True)
+
+    @cached_property
+    def mining_thresholds(self) -> dict[tuple[str, int], float]:
+        """(detector, fold of the patient) -> lowest score of a mined frame."""
+        rows = self.thresholds[["detector", "fold", "threshold"]].itertuples(index=False)
+        return {(str(detector), int(fold)): float(threshold) for detector, fold, threshold in rows}
+
+    def lesion_detections(self, detector: str, cohort: Cohort) -> pd.DataFrame:
+        """Return a detector's held-out lesion frames on the cohort's pictures, highest score first."""
+        return self._detections(detector, cohort, "lesion")
+
+    def nipple_detections(self, detector: str, cohort: Cohort) -> pd.DataFrame:
+        """Return a detector's held-out nipple frames on the cohort's pictures, highest score first."""
+        return self._detections(detector, cohort, "nipple")
+
+    def _detections(self, detector: str, cohort: Cohort, finding: str) -> pd.DataFrame:
+        rows = cohort.of(self.detections)
+        rows = rows[(rows["detector"] == detector) & (rows["finding"] == finding) & rows["held_out"]]
+        rows = rows.merge(self.pictures[[*IMAGE, "fold"]], on=IMAGE)
+        return rows.sort_values(["score", "detection_id"], ascending=[False, True], ignore_index=True)
+
+    def frames(self, detector: str, cohort: Cohort) -> pd.DataFrame:
+        """Lesion detections at or above the mining threshold of the patient's fold."""
+        rows = self.lesion_detections(detector, cohort)
+        lowest = [self.mining_thresholds.get((detector, int(fold)), float("inf")) for fold in rows["fold"]]
+        return rows[rows["score"] >= lowest].reset_index(drop=True)
+
+
+def framed(lesions: pd.DataFrame) -> pd.DataFrame:
+    """Rows that have a frame."""
+    return lesions[lesions[EDGES].notna().all(axis=1)].reset_index(drop=True)
+
+
+def each(table: pd.DataFrame) -> Iterator[Any]:
+    """Give the rows of a table one by one, columns as attributes."""
+    yield from table.itertuples()
+
+
+def load(settings: dict[str, Any], paths: Mapping[str, str | Iterable[str]]) -> Study:
+    """Read every table of a study.
+
+    Parameters
+    ----------
+    settings : the study's settings, as `mammoflow.config.check_config` returns them.
+    paths : table name (as in STUDY_TABLES of workflow/rules/report.smk) -> its file or files; other names are ignored.
+
+    Raises
+    ------
+    DataError
+        A table is missing or doesn't fit its schema.
+    """
+    return Study(
+        settings, **{name: tables.read_all(schema, _as_list(paths[name])) for name, schema in _SCHEMAS.items()}
+    )
+
+
+def _as_list(paths: str | Iterable[str]) -> list[str]:
+    return [paths] if isinstance(paths, str) else [str(path) for path in paths]
+
+
+def public_settings(value: Any) -> Any:
+    """Return settings without what names a place of the user's file system."""
+    if isinstance(value, dict):
+        return {key: public_settings(item) for key, item in value.items() if key not in _PLACES}
+    if isinstance(value, list):
+        return [public_settings(item) for item in value]
+    return value

@@ -1,0 +1,73 @@
+"""How figures are written out, and the words that say how each was counted."""
+
+from typing import Any
+
+from mammoflow.report.detection import hit_rule
+from mammoflow.report.study import Study
+
+
+def rate_text(rate: dict[str, Any], sign: bool = False, digits: int = 2) -> str:
+    """Return a figure with its interval as text: ``0.83 [0.76, 0.89]``; its note when there is no figure."""
+    if rate["value"] is None:
+        return f"none ({rate['note']})"
+    form = f"{{:{'+' if sign else ''}.{digits}f}}"
+    if rate["low"] is None:
+        return f"{form.format(rate['value'])} [no interval: too few patients]"
+    return f"{form.format(rate['value'])} [{form.format(rate['low'])}, {form.format(rate['high'])}]"
+
+
+def rules(study: Study) -> dict[str, str]:
+    """Return how each figure was counted, in words."""
+    resamples = study.settings["report"]["bootstrap"]
+    rule = hit_rule(study)
+    return {
+        "hit": f"Report's rule: {rule.words()}. IoU-only rule: the same without the centre.",
+        "froc": (
+            "Every picture counts, negative ones included; pictures with a target lesion that has no frame are left "
+            "out. Lesion sensitivity is the share of target lesions found by at least one detection at the lowest "
+            "score whose false positives per image don't exceed the given number. Several detections of one lesion "
+            "are no false positives."
+        ),
+        "truth_expert": (
+            "Targets are the lesions the expert framed for the detector. A false positive is a detection that finds "
+            "neither such a lesion nor any other true lesion; a detection that finds only another true lesion (a "
+            "benign one, which the study wants to mine) is ignored: neither found nor false."
+        ),
+        "truth_any_lesion": "Targets are all true lesions, benign ones included. A false positive finds none of them.",
+        "average_precision": (
+            "Area under the precision-recall curve over all points, precision made monotone; each lesion goes to its "
+            "highest-scoring detection, further detections of it count as false here."
+        ),
+        "located": (
+            "Of the pictures with an expert's lesion, at the mining threshold of the patient's fold: located, at "
+            "least one frame finds an expert's lesion; other_lesion, none does but one finds another true lesion; "
+            "incorrect, there are frames and none finds a true lesion; no_frame, there is no frame. The four shares "
+            "sum to 1."
+        ),
+        "negative": "Negative pictures are those whose directory says negative.",
+        "mining": (
+            "Benign crops that the machine framed on patients without a positive image, against the truth's benign "
+            "lesions: precision, share of crops that find one; recall, share of them found by a crop; mean IoU over "
+            "the crops that find one."
+        ),
+        "operating_points": (
+            "sensitivity_0.9: the highest threshold with sensitivity of at least 0.9; specificity_0.9: the lowest "
+            "with specificity of at least 0.9; probability_0.5. They are chosen on the crops they are reported on: "
+            "descriptive, not validated. Precision is TP / (TP + FP), which the paper's Eq. 1 calls specificity; "
+            "specificity is TN / (TN + FP)."
+        ),
+        "shortcut": (
+            "Logistic regression on the frame's area, aspect and position, the detector's score, the crop's mean grey"
+            " and the machine, trained in the study's own patient-wise folds. Clearly better: the interval of the "
+            "paired difference of AUCs lies above 0."
+        ),
+        "nipple": (
+            "Found: the best nipple detection reaches the lowest score allowed and finds the true nipple's frame by "
+            "the report's rule. Error: mm at the detector between the frames' centres, where there is such a "
+            "detection."
+        ),
+        "interval": (
+            f"95 % percentile intervals of {resamples} resamples of patients; null when fewer than half of them give a"
+            " figure."
+        ),
+    }

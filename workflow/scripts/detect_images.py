@@ -1,0 +1,15 @@
+from mammoflow.detect.shard import detect_shard
+from mammoflow.jobs import job
+
+if __name__ == "__main__":
+    wildcards, models = snakemake.wildcards, snakemake.input.models
+    with job(snakemake.log[0], f"{snakemake.rule} {wildcards.detector} {wildcards.dataset} {wildcards.shard}"):
+        detect_shard(
+            models=[models] if isinstance(models, str) else list(models),
+            images=snakemake.input.images,
+            patients=snakemake.input.patients,
+            settings=snakemake.params.settings,
+            device=snakemake.params.device,
+            threads=snakemake.threads,
+            detections=snakemake.output.detections,
+        )

@@ -1,0 +1,19 @@
+"""Adapter of rule images_convert."""
+
+from mammoflow.images import convert_shard
+from mammoflow.jobs import job
+
+if __name__ == "__main__":
+    with job(snakemake.log[0], f"images_convert {snakemake.wildcards.dataset} {snakemake.wildcards.shard}"):
+        convert_shard(
+            dataset=snakemake.params.dataset,
+            shard=snakemake.wildcards.shard,
+            image_format=snakemake.params.settings["format"],
+            train_size=snakemake.params.settings["train_size"],
+            index=snakemake.input.index,
+            sources=snakemake.input.sources,
+            patients=snakemake.input.patients,
+            table=snakemake.output.table,
+            pictures=snakemake.output.pictures,
+            workers=snakemake.threads,
+        )

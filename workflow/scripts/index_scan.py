@@ -1,0 +1,16 @@
+"""Adapter of rule index_scan."""
+
+from mammoflow.index.scan import scan
+from mammoflow.jobs import job
+
+if __name__ == "__main__":
+    with job(snakemake.log[0], f"index_scan {snakemake.wildcards.dataset}"):
+        scan(
+            dataset=snakemake.params.dataset,
+            secret_file=snakemake.params.deidentify["secret_file"],
+            seed=snakemake.params.seed,
+            max_excluded=snakemake.params.settings["max_excluded"],
+            table=snakemake.output.table,
+            sources=snakemake.output.sources,
+            workers=snakemake.threads,
+        )
