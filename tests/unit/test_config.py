@@ -87,10 +87,12 @@ def test_a_missing_directory_is_named(shipped, tmp_path):
 
 def test_roots_and_variables_are_resolved(shipped, tmp_path, monkeypatch):
     monkeypatch.setenv("MAMMO_TEST_ROOT", str(tmp_path))
-    shipped["datasets"][1]["root"] = "$MAMMO_TEST_ROOT/outside"
-    shipped["roots"] = {"hospital": "elsewhere"}
-    roots = [dataset["root"] for dataset in config.check_config(shipped)["datasets"]]
-    assert roots == ["elsewhere", f"{tmp_path}/outside"]
+    (tmp_path / "mine").mkdir()
+    hospital = shipped["datasets"][0]
+    del hospital["phantom"], hospital["truth"]
+    hospital |= {"source": "dicom", "root": "nowhere", "directories": {}, "annotations": []}
+    shipped["roots"] = {"hospital": "$MAMMO_TEST_ROOT/mine"}
+    assert config.check_config(shipped)["datasets"][0]["root"] == f"{tmp_path}/mine"
 
 
 @pytest.mark.parametrize("name", ["mias"])

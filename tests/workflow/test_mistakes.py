@@ -9,7 +9,7 @@ import pytest
 MISTAKES = [
     (["--config", "detect={'epoch': 3}"], "did you mean `epochs`"),
     (["--config", "device=gpu"], "expected one of cpu, cuda"),
-    (["--config", "roots={'hospital': 1}"], "roots.hospital is 1"),
+    (["--config", "roots={'hospital': '/data'}"], "the root of a phantom is results/phantom/hospital, not /data"),
     (["--config", "labels={'folds': 40}"], "labels.folds"),
     (["diagnose"], "--config study=DIR"),
     (["diagnose", "--config", "study=none"], "none"),

@@ -147,6 +147,11 @@ def _check_phantom(dataset: dict[str, Any], where: str, folds: int) -> None:
     phantom = dataset.get("phantom")
     if not phantom:
         raise ConfigError(f"config: {where}: source phantom needs a `phantom` section (patients, malignant, benign, machines)")
+    if dataset["root"] != f"results/phantom/{dataset['name']}":
+        raise ConfigError(
+            f"config: {where}: the root of a phantom is results/phantom/{dataset['name']}, not {dataset['root']}; "
+            "leave it so, or set source: dicom for files of your own"
+        )
     if phantom["malignant"] + phantom["benign"] > phantom["patients"]:
         raise ConfigError(
             f"config: {where}.phantom: malignant {phantom['malignant']} + benign {phantom['benign']} are more than "

@@ -28,7 +28,10 @@ def always(rule):
 
 
 def zennit_relevance(model, x, hook_of, target, canonizers=()):
-    """Relevance by zennit; `hook_of` gives a hook for a layer's name and module; `target` gives an output and its relevance."""
+    """Relevance by zennit.
+
+    `hook_of` gives a layer's hook by its name and module, `target` the part of the output and its relevance.
+    """
 
     def module_map(ctx, name, module):
         if isinstance(module, zennit.types.Convolution | nn.Linear):

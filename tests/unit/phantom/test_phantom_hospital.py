@@ -13,6 +13,8 @@ import pytest
 from mammoflow.boxes import from_yolo, iou
 from mammoflow.errors import ConfigError, DataError
 from mammoflow.phantom import MACHINES, generate
+from mammoflow.phantom.lesions import KINDS
+from mammoflow.phantom.patients import draw_patient, patients_of
 from mammoflow.tables import FINDINGS, LESION_TYPES, PATHOLOGIES
 
 SCALE = 0.3
@@ -108,6 +110,17 @@ def test_counts_are_as_asked(hospital):
         if pathologies & {"malignant", "benign"}:
             ill[label].add(patient)
     assert {label: len(patients) for label, patients in ill.items()} == {"positive": 6, "negative": 4}
+
+
+@pytest.mark.parametrize("pathology", KINDS)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_few_patients_have_the_kinds_of_lesions_about_in_their_shares(pathology, seed):
+    kinds = Counter()
+    for patient in patients_of("few", seed, {pathology: 24}, ["alpha"]):
+        _, lesions = draw_patient(patient)
+        kinds.update(lesion.kind for side in lesions.values() for lesion in side if lesion.pathology == pathology)
+    for kind, share in KINDS[pathology].items():
+        assert kinds[kind] / kinds.total() == pytest.approx(share, abs=0.16)
 
 
 def test_each_lesion_shows_in_both_views_of_its_breast(hospital):

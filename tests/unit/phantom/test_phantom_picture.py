@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
@@ -35,7 +36,7 @@ def patients():
     for number in range(8):
         rng = stream(5, "patients", number)
         breast = draw_breasts(rng)["LR"[number % 2]]
-        lesion = draw_lesion(rng, ["malignant", "benign"][number % 2], breast, [])
+        lesion = draw_lesion(rng, ["malignant", "benign"][number % 2], breast, [], number / 8)
         drawn.append(("LR"[number % 2], breast, lesion))
     return drawn
 
@@ -91,7 +92,7 @@ def test_lesions_of_a_breast_keep_apart():
     breast = replace(BREAST, depth=120, half_height=95)
     lesions = []
     for number in range(3):
-        lesions.append(draw_lesion(stream(0, number), "benign", breast, lesions))
+        lesions.append(draw_lesion(stream(0, number), "benign", breast, lesions, number / 3))
     for first, second in ((0, 1), (0, 2), (1, 2)):
         for view_position in ("CC", "MLO"):
             centres = [project(breast, view_position, lesions[n].place) for n in (first, second)]
@@ -100,15 +101,16 @@ def test_lesions_of_a_breast_keep_apart():
 
 def test_diameters_and_contrasts_overlap_between_pathologies():
     drawn = {
-        pathology: [draw_lesion(stream(1, pathology, n), pathology, BREAST, []) for n in range(150)]
+        pathology: [draw_lesion(stream(1, pathology, n), pathology, BREAST, [], n / 150) for n in range(150)]
         for pathology in KINDS
     }
     for value in ("diameter", "contrast"):
         low, high = (np.array([getattr(lesion, value) for lesion in drawn[p]]) for p in ("benign", "malignant"))
         above = (high[:, None] > low[None, :]).mean()  # the AUC of this value alone
         assert 0.3 < above < 0.75
-    assert {lesion.kind for lesion in drawn["malignant"]} == set(KINDS["malignant"])
-    assert {lesion.kind for lesion in drawn["benign"]} == set(KINDS["benign"])
+    for pathology, shares in KINDS.items():
+        counts = Counter(lesion.kind for lesion in drawn[pathology])
+        assert {kind: pytest.approx(150 * share, abs=1) for kind, share in shares.items()} == counts
     assert all(DIAMETER_RANGE[0] <= lesion.diameter <= DIAMETER_RANGE[1] for p in drawn for lesion in drawn[p])
 
 

@@ -3,31 +3,27 @@ import pytest
 from PIL import Image
 
 from mammoflow.report.figures import FIGURES, draw, panels, style
-from mammoflow.report.metrics import measure
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figure_shows_something(made_up, made_up_metrics, name, tmp_path):
-    draw(name, made_up, made_up_metrics, tmp_path / "a.png", tmp_path / "a.pdf")
-    with Image.open(tmp_path / "a.png") as picture:
+def test_figure_shows_something(drawn, name):
+    with Image.open(drawn / f"{name}.png") as picture:
         grey = np.asarray(picture.convert("L"))
-    assert min(grey.shape) > 400  # a figure in words is lower
+    assert min(grey.shape) > 200  # a figure in words is lower: 1.6 inches at 80 dpi
     assert (grey < 128).mean() > 0.005
-    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
-    assert b"CreationDate" not in (tmp_path / "a.pdf").read_bytes()
+    assert (drawn / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    assert b"CreationDate" not in (drawn / f"{name}.pdf").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["fig02", "fig05", "fig09"])
-def test_same_input_same_bytes(made_up, made_up_metrics, name, tmp_path):
-    for at in "ab":
-        draw(name, made_up, made_up_metrics, tmp_path / f"{at}.png", tmp_path / f"{at}.pdf")
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
+@pytest.mark.parametrize("name", ["fig05", "fig07"])
+def test_same_input_same_bytes(made_up, made_up_metrics, drawn, name, tmp_path):
+    draw(name, made_up, made_up_metrics, tmp_path / "a.png", tmp_path / "a.pdf")
+    assert (tmp_path / "a.png").read_bytes() == (drawn / f"{name}.png").read_bytes()
+    assert (tmp_path / "a.pdf").read_bytes() == (drawn / f"{name}.pdf").read_bytes()
 
 
-def test_an_empty_study_says_so_in_words(study_of):
-    study = study_of()
-    metrics = measure(study)
+def test_an_empty_study_says_so_in_words(empty):
+    study, metrics = empty
     with style.styled():
         for name, function in FIGURES.items():
             figure = function(study, metrics)

@@ -12,7 +12,7 @@ EDGES = ["x1", "y1", "x2", "y2"]
 def frames(rows, **extra):
     """Table of (image, box) or (image, box, score) rows, all of one data set; the patient is the image's."""
     table = pd.DataFrame([(row[0], *row[1]) for row in rows], columns=["image_id", *EDGES]).astype(
-        {edge: float for edge in EDGES}
+        dict.fromkeys(EDGES, float)
     )
     table.insert(0, "dataset", "d")
     table["patient_key"] = "p_" + table["image_id"].astype(str)
@@ -34,7 +34,7 @@ def whole(judged, levels):
 
 @pytest.fixture
 def by_hand():
-    """Four images, three lesions; scores .9 hit, .8 false, .7 hit, .6 false, .5 hit of a lesion already hit, .4 false."""
+    """Four images, three lesions; .9 hit, .8 false, .7 hit, .6 false, .5 hit of a lesion already hit, .4 false."""
     detections = frames(
         [
             ("i1", (0, 0, 10, 10), 0.9),

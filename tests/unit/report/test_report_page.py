@@ -3,10 +3,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mammoflow.report import page
-from mammoflow.report.figures import FIGURES, draw
-from mammoflow.report.metrics import measure
+from mammoflow.report.figures import FIGURES
 
 TEMPLATES = Path(__file__).parents[3] / "workflow" / "report"
 _VOID = {"meta", "img", "br"}
@@ -34,13 +34,10 @@ class Checker(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def html(made_up, made_up_metrics, tmp_path_factory):
-    where = tmp_path_factory.mktemp("page")
-    for name in FIGURES:
-        draw(name, made_up, made_up_metrics, where / f"{name}.png", where / f"{name}.pdf")
-    figures = [str(where / f"{name}.png") for name in FIGURES]
-    page.write(made_up, made_up_metrics, figures, TEMPLATES, where / "index.html")
-    return (where / "index.html").read_text("utf-8")
+def html(made_up, made_up_metrics, drawn, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "index.html"
+    page.write(made_up, made_up_metrics, [str(drawn / f"{name}.png") for name in FIGURES], TEMPLATES, path)
+    return path.read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +72,10 @@ def test_page_says_what_the_metrics_say(html, made_up_metrics):
     assert "/secret" not in html
 
 
-def test_page_of_an_empty_study_escapes_its_title(study_of, settings, tmp_path):
-    settings["title"] = "<script>A & B</script>"
-    study = study_of()
-    metrics = measure(study)
+def test_page_of_an_empty_study_escapes_its_title(empty, tmp_path):
+    study, metrics = empty[0], empty[1] | {"title": "<script>A & B</script>"}
     for name in FIGURES:
-        draw(name, study, metrics, tmp_path / f"{name}.png", tmp_path / f"{name}.pdf")
+        Image.new("L", (20, 10)).save(tmp_path / f"{name}.png")
     page.write(study, metrics, [str(tmp_path / f"{name}.png") for name in FIGURES], TEMPLATES, tmp_path / "index.html")
     text = (tmp_path / "index.html").read_text("utf-8")
     assert "There is no picture to show." in text

@@ -82,12 +82,12 @@ class ExplainedPicture:
         x, self._letterbox = letterbox(image, detector.image_size)
         weight = next(detector.model.parameters())
         self._replay = explainer.replay(x.to(weight))
-        self._biases = class_biases(detector.model)
         if not isinstance(self._replay.output, tuple) or _class_logits(self._replay.output) is None:
             raise ModelError(
                 f"detections of {detector.architecture} can't be explained: its output isn't that of a YOLO head; "
                 "explain yolov5*, yolov6*, yolov8* or yolo11*"
             )
+        self._biases = class_biases(detector.model)
 
     @cached_property
     def frames(self) -> Boxes:
@@ -148,7 +148,7 @@ class ExplainedPicture:
 
 
 def _head(model: Any) -> Any:
-    """Detection head: the last layer of an Ultralytics model."""
+    """Return the detection head, the last layer of an Ultralytics model."""
     return model.model[-1]
 
 
@@ -279,7 +279,7 @@ class _Ensemble:
         """Read the picture; forward passes of the one before are dropped."""
         if image.name != self.image_id:
             self.image_id, self.replays = image.name, {}
-            self.picture = read_picture(image.train_png)
+            self.picture = read_picture(image["train_png"])
 
     def replay(self, fold: int) -> ExplainedPicture:
         """Forward pass of a fold's model on the picture."""
@@ -307,7 +307,7 @@ class _Ensemble:
     def row(self, detection: Any, image: Any, overlays: Path) -> tuple[dict[str, Any], FloatMap]:
         """Explain one detection: its row of the table and its map. Draws its overlay."""
         self.look_at(image)
-        transform = Transform.from_json(image.transform)
+        transform = Transform.from_json(image["transform"])
         box = transform.forward([detection.x1, detection.y1, detection.x2, detection.y2])
         found = {
             fold: self.replay(fold).find(box, detection.finding, detection.score) for fold in self.judges(detection)

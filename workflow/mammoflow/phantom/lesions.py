@@ -57,10 +57,10 @@ class Lesion:
         return LESION_TYPES[self.kind]
 
 
-def draw_lesion(rng: np.random.Generator, pathology: str, breast: Breast, others: list[Lesion]) -> Lesion:
-    """Draw a lesion of a breast that already has `others`."""
+def draw_lesion(rng: np.random.Generator, pathology: str, breast: Breast, others: list[Lesion], turn: float) -> Lesion:
+    """Draw a lesion of a breast that already has `others`; `turn` in 0..1 picks its kind by the kinds' shares."""
     kinds = KINDS[pathology]
-    kind = str(rng.choice(list(kinds), p=list(kinds.values())))
+    kind = list(kinds)[int(np.searchsorted(np.cumsum(list(kinds.values()))[:-1], turn, side="right"))]
     median, spread = DIAMETERS[pathology]
     diameter = float(np.clip(median * np.exp(rng.normal(0, spread)), *DIAMETER_RANGE))
     place = _draw_place(rng, breast, diameter, others)

@@ -16,6 +16,7 @@ SIDES = ["L", "R"]
 BENIGN_COUNTS = [0.65, 0.28, 0.07]  # shares of benign patients with 1, 2, 3 lesions
 SECOND_MALIGNANT = 0.12  # share of malignant patients with two malignant lesions
 ADDED_BENIGN = 0.25  # share of malignant patients with a benign lesion besides
+GOLDEN = (5**0.5 - 1) / 2
 DAY = date(2014, 1, 6)  # of the earliest study
 
 
@@ -68,8 +69,15 @@ def draw_patient(patient: Patient) -> tuple[dict[str, Breast], dict[str, list[Le
     first = str(rng.choice(SIDES))
     for number, pathology in enumerate(_pathologies(rng, patient.kind)):
         side = first if number == 0 or pathology == "malignant" else str(rng.choice(SIDES))
-        lesions[side].append(draw_lesion(rng, pathology, breasts[side], lesions[side]))
+        turn = _turn(patient) if number == 0 else rng.random()
+        lesions[side].append(draw_lesion(rng, pathology, breasts[side], lesions[side], turn))
     return breasts, lesions
+
+
+def _turn(patient: Patient) -> float:
+    """Place of her number in a sequence that fills 0..1 evenly, so that a few patients have kinds in their shares."""
+    start = stream(patient.seed, patient.dataset, patient.kind, "turn").random()
+    return (start + patient.number * GOLDEN) % 1
 
 
 def _pathologies(rng: np.random.Generator, kind: str) -> list[str]:

@@ -143,5 +143,4 @@ def _pectoral(rng: np.random.Generator, breast: Breast, shape: tuple[int, int], 
 def _with_nipple(opacity: Image, breast: Breast, view_position: str, spacing: float) -> Image:
     distance = _nipple_distance(breast, view_position, opacity.shape, spacing)
     dome = np.sqrt(np.clip(1.25 * (1 - distance), 0, 1))
-    raised = np.where(opacity > 0, opacity + 0.22 * dome, 0.2 + 0.4 * dome)
-    return np.where(distance < 1, raised, opacity).astype(np.float32)
+    return np.where(distance < 1, np.maximum(opacity, 0.2 + 0.4 * dome), opacity).astype(np.float32)

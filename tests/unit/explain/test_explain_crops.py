@@ -1,0 +1,159 @@
+"""Crops are chosen from both labels and both outcomes, explained in batches, in their own geometry."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mammoflow import tables
+from mammoflow.classify.model import CLASSES, build, load_classifier, predict, save_classifier
+from mammoflow.errors import DataError
+from mammoflow.explain.crops import choose_crops, explain_batch, explain_crop, explain_crops
+from mammoflow.explain.engine import Explainer
+
+ARCHITECTURE, PIXELS = "vit_tiny_patch16_224", 32
+SETTINGS = {"composite": "epsilon_gamma_flat", "gamma": 0.1, "crops_per_fold": 3}
+
+
+@pytest.fixture
+def models(tmp_path):
+    paths = []
+    for fold in range(2):
+        torch.manual_seed(fold)
+        record = {"architecture": ARCHITECTURE, "crop_size": PIXELS, "classes": list(CLASSES), "fold": fold}
+        paths.append(tmp_path / f"fold{fold}.safetensors")
+        save_classifier(paths[-1], build(ARCHITECTURE, PIXELS), record)
+    return paths
+
+
+def crop_picture(seed, side=50):
+    return np.random.default_rng(seed).integers(0, 255, (side, side), dtype=np.uint8)
+
+
+def prediction(number, label, probability, fold=0, model_fold=0, digest="a"):
+    return {
+        "dataset": "hospital",
+        "crop_id": f"c{number}",
+        "image_id": "i1",
+        "patient_key": "p1",
+        "fold": fold,
+        "protocol": "out_of_fold",
+        "classifier": ARCHITECTURE,
+        "label": label,
+        "probability": probability,
+        "model_fold": model_fold,
+        "model_digest": digest,
+    }
+
+
+def crop(tmp_path, number, label, fold=0):
+    path = tmp_path / f"c{number}.png"
+    cv2.imwrite(str(path), crop_picture(number))
+    edges = dict(zip(("x1", "y1", "x2", "y2"), (20.0, 30.0, 45.0, 55.0), strict=True))
+    region = {"crop_x1": 10.0, "crop_y1": 20.0, "crop_x2": 60.0, "crop_y2": 70.0}
+    return {
+        "dataset": "hospital",
+        "crop_id": f"c{number}",
+        "image_id": "i1",
+        "patient_key": "p1",
+        "fold": fold,
+        "protocol": "out_of_fold",
+        "label": label,
+        "origin": "detection",
+        "detection_id": "d1",
+        "lesion_id": "",
+        "iou": float("nan"),
+        "score": 0.5,
+        "threshold": 0.1,
+        **edges,
+        **region,
+        "png": str(path),
+        "model_digest": "a",
+        "config_digest": "b",
+    }
+
+
+def run(tmp_path, models, predictions, crops):
+    tables.write(tables.PREDICTIONS, tables.from_rows(tables.PREDICTIONS, predictions), tmp_path / "p.tsv")
+    tables.write(tables.CROPS, tables.from_rows(tables.CROPS, crops), tmp_path / "c.tsv")
+    outputs = {"table": tmp_path / "r.tsv", "maps": tmp_path / "r.npz", "overlays": tmp_path / "r"}
+    explain_crops(models, tmp_path / "p.tsv", [tmp_path / "c.tsv"], SETTINGS, "cpu", 1, **outputs)
+    with np.load(outputs["maps"]) as container:
+        return tables.read(tables.RELEVANCE, outputs["table"]), {name: container[name] for name in container}
+
+
+def test_a_crops_map_is_of_the_logit_difference_in_the_crops_pixels(models):
+    classifier = load_classifier(models[0])
+    picture = crop_picture(0, 77)
+    explained = explain_crop(classifier, picture)
+    probability = predict(classifier, [picture])[0]
+    assert explained.probability == pytest.approx(probability, abs=1e-5)
+    assert explained.value == pytest.approx(np.log(probability / (1 - probability)), abs=1e-4)
+    assert explained.relevance.shape == (77, 77)
+    assert explained.conservation_error < 1e-3
+
+
+def test_crops_of_a_batch_get_the_maps_they_get_alone(models):
+    classifier = load_classifier(models[0])
+    pictures = [crop_picture(seed, 30 + seed) for seed in range(4)]
+    together = explain_batch(classifier, Explainer(classifier.model), pictures)
+    for picture, explained in zip(pictures, together, strict=True):
+        alone = explain_crop(classifier, picture)
+        np.testing.assert_allclose(explained.relevance, alone.relevance, atol=1e-3 * np.abs(alone.relevance).max())
+
+
+def test_choice_of_a_fold_by_hand():
+    rows = [
+        prediction(0, "malignant", 0.9),
+        prediction(1, "malignant", 0.8),
+        prediction(2, "benign", 0.3),
+        prediction(3, "benign", 0.1),
+        prediction(4, "malignant", 0.2),  # the surest error
+        prediction(5, "benign", 0.6),
+        prediction(6, "benign", 0.7, fold=1),
+    ]
+    table = tables.from_rows(tables.PREDICTIONS, rows)
+    assert choose_crops(table, 3)["crop_id"].tolist() == ["c4", "c3", "c0", "c6"]
+    assert choose_crops(table, 6)["crop_id"].tolist() == ["c4", "c5", "c3", "c0", "c2", "c1", "c6"]
+    assert len(choose_crops(table, 0)) == 7
+
+
+def test_crops_of_a_data_set_are_explained_by_their_folds_model(tmp_path, models):
+    first, second = (load_classifier(path) for path in models)
+    each = {number: [predict(one, [crop_picture(number)])[0] for one in (first, second)] for number in range(3)}
+    predictions = [
+        prediction(0, "malignant", each[0][0], 0, 0, first.digest),
+        prediction(1, "benign", each[1][1], 1, 1, second.digest),
+        prediction(2, "benign", 0.9 * each[2][1] + 0.1 * each[2][0], -1, -1, f"{first.digest}+{second.digest}"),
+    ]
+    folds = [0, 1, -1]
+    crops = [crop(tmp_path, n, row["label"], folds[n]) for n, row in enumerate(predictions)]
+
+    found, maps = run(tmp_path, models, predictions, crops)
+
+    assert found["explained_id"].tolist() == ["c0", "c1", "c2"]
+    assert found["model_fold"].tolist() == [0, 1, 1]
+    assert found["score"].tolist() == pytest.approx([each[0][0], each[1][1], each[2][1]], abs=1e-5)
+    for row in found.itertuples():
+        relevance = maps[row.map_id]
+        assert relevance.shape == (50, 50)
+        assert row.relevance_in_box == pytest.approx(
+            np.abs(relevance[10:35, 10:35]).sum() / np.abs(relevance).sum(), rel=1e-4
+        )
+        assert row.box_area_share == pytest.approx(0.25)
+        assert [row.x1, row.y1, row.x2, row.y2] == [10, 20, 60, 70]
+        assert cv2.imread(row.overlay_png) is not None
+
+
+def test_no_crop_gives_empty_outputs(tmp_path, models):
+    found, maps = run(tmp_path, models, [], [])
+    assert len(found) == 0
+    assert maps == {}
+    assert (tmp_path / "r").is_dir()
+
+
+def test_predictions_that_belong_to_nothing_are_refused(tmp_path, models):
+    with pytest.raises(DataError, match="crop c0 was judged by model a"):
+        run(tmp_path, models, [prediction(0, "benign", 0.5)], [crop(tmp_path, 0, "benign")])
+    with pytest.raises(DataError, match="crop c0 isn't in the crops' tables"):
+        run(tmp_path, models, [prediction(0, "benign", 0.5)], [])

@@ -1,0 +1,198 @@
+"""A detection's anchor is found again and explained in the picture's geometry, by shard."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mammoflow import tables
+from mammoflow.detect.infer import detect_images
+from mammoflow.detect.model import Detector, load_detector, save_detector
+from mammoflow.errors import DataError, ModelError
+from mammoflow.explain.detections import choose_detections, explain_detection, explain_detections_shard
+from mammoflow.geometry import Transform
+
+SETTINGS = {"composite": "epsilon_gamma_flat", "gamma": 0.1, "detections_per_shard": 3}
+HEIGHT, WIDTH, STORED = 96, 60, 4  # picture, and stored pixels a picture pixel
+
+
+@pytest.fixture
+def models(tmp_path, network):
+    """Two fold models of yolov6n; the frames of the first are four cells wide, those of the second two."""
+    paths = []
+    for fold in range(2):
+        model = network("yolov6n", torch.float32)[0]
+        torch.manual_seed(fold)
+        for branch in model.model[-1].cv3:
+            torch.nn.init.normal_(branch[-1].weight, std=0.3)
+            torch.nn.init.constant_(branch[-1].bias, -1.0)
+        for branch in model.model[-1].cv2:
+            torch.nn.init.normal_(branch[-1].weight, std=0.1)
+            branch[-1].bias.data.view(4, -1)[:, 2 - fold] = 9.0  # of the distances 0..15 cells to each edge
+        header = {"architecture": "yolov6n", "classes": ["lesion", "nipple"], "image_size": 64, "fold": fold}
+        paths.append(tmp_path / f"fold{fold}.safetensors")
+        save_detector(paths[-1], model.state_dict(), header)
+    return paths
+
+
+@pytest.fixture
+def picture():
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    grey = 40 * np.random.default_rng(3).random((HEIGHT, WIDTH)) + 180 * np.exp(-((y - 60) ** 2 + (x - 25) ** 2) / 60)
+    return grey.astype(np.uint8)
+
+
+def image_row(path, image_id="i1"):
+    transform = Transform.resize(WIDTH * STORED, HEIGHT * STORED, WIDTH, HEIGHT)
+    nothing = {name: float("nan") for name in ("breast_x1", "breast_y1", "breast_x2", "breast_y2")}
+    return {
+        "dataset": "hospital",
+        "image_id": image_id,
+        "patient_key": "p1",
+        "status": "ok",
+        "reason": "",
+        "png": str(path),
+        "train_png": str(path),
+        "width": WIDTH * STORED,
+        "height": HEIGHT * STORED,
+        "transform": transform.to_json(),
+        **nothing,
+        "window": "none",
+        "pixel_digest": "0" * 16,
+        **{f"grey_p{percentile}": 1.0 for percentile in ("05", "50", "95")},
+    }
+
+
+def detection_row(number, box, score, digest, finding="lesion", fold=1, image_id="i1"):
+    return {
+        "dataset": "hospital",
+        "image_id": image_id,
+        "patient_key": "p1",
+        "detection_id": f"{image_id}-yolov6n-{number:03d}",
+        "detector": "yolov6n",
+        "model_fold": fold,
+        "held_out": True,
+        "finding": finding,
+        "score": score,
+        **dict(zip(("x1", "y1", "x2", "y2"), np.asarray(box) * STORED, strict=True)),
+        "model_digest": digest,
+    }
+
+
+def run(tmp_path, models, detections, picture):
+    cv2.imwrite(str(tmp_path / "i1.png"), picture)
+    tables.write(tables.IMAGES, tables.from_rows(tables.IMAGES, [image_row(tmp_path / "i1.png")]), tmp_path / "i.tsv")
+    tables.write(tables.DETECTIONS, tables.from_rows(tables.DETECTIONS, detections), tmp_path / "d.tsv")
+    outputs = {"table": tmp_path / "r.tsv", "maps": tmp_path / "r.npz", "overlays": tmp_path / "r"}
+    explain_detections_shard(models, tmp_path / "d.tsv", tmp_path / "i.tsv", SETTINGS, "cpu", 1, **outputs)
+    with np.load(outputs["maps"]) as container:
+        return tables.read(tables.RELEVANCE, outputs["table"]), {name: container[name] for name in container}
+
+
+def test_a_shards_best_lesions_are_explained(tmp_path, models, picture):
+    detector = load_detector(models[1])
+    frames = detect_images(detector, [picture], 0.05, 0.4)[0]
+    rows = [
+        detection_row(number, box, score, detector.digest, detector.classes[category])
+        for number, (box, score, category) in enumerate(zip(frames.boxes, frames.scores, frames.classes, strict=True))
+    ]
+    assert sum(row["finding"] == "lesion" for row in rows) > 3
+
+    found, maps = run(tmp_path, models, rows, picture)
+
+    best = sorted((row for row in rows if row["finding"] == "lesion"), key=lambda row: -row["score"])[:3]
+    assert sorted(found["explained_id"]) == sorted(row["detection_id"] for row in best)
+    assert sorted(maps) == sorted(found["map_id"])
+    scores = {row["detection_id"]: row["score"] for row in rows}
+    for row in found.itertuples():
+        relevance = maps[row.map_id]
+        assert relevance.shape == (HEIGHT, WIDTH)
+        assert relevance.dtype == np.float32
+        assert row.model_fold == 1
+        assert row.score == pytest.approx(scores[row.explained_id], abs=1e-4)
+        # the class bias is -1 on every level: logit = what is explained - 1
+        assert row.explained_value == pytest.approx(np.log(row.score / (1 - row.score)) + 1, abs=1e-3)
+        assert row.conservation_error < 1e-3
+        assert 0 <= row.relevance_on_padding < 1
+        assert [row.x1, row.y1, row.x2, row.y2] == [0, 0, WIDTH * STORED, HEIGHT * STORED]
+        assert 0 < row.box_area_share < 1
+        assert cv2.imread(row.overlay_png) is not None
+
+
+def test_an_ensembles_detection_is_explained_by_the_model_that_agrees_best(tmp_path, models, picture):
+    first, second = (load_detector(path) for path in models)
+    frames = detect_images(second, [picture], 0.01, 0.4)[0]
+    box = frames.boxes[frames.classes == 0][0]
+    near = detect_images(first, [picture], 1e-4, 1.0)[0]
+    assert box.tolist() not in near.boxes.tolist()
+    row = detection_row(0, box, 0.5, f"{first.digest}+{second.digest}", fold=-1)
+    found, _ = run(tmp_path, models, [row], picture)
+    assert found["model_fold"].tolist() == [1]
+
+
+def test_no_detection_gives_empty_outputs(tmp_path, models, picture):
+    found, maps = run(tmp_path, models, [], picture)
+    assert len(found) == 0
+    assert maps == {}
+    assert (tmp_path / "r").is_dir()
+
+
+def test_detections_of_another_model_are_refused(tmp_path, models, picture):
+    with pytest.raises(DataError, match=r"i1-yolov6n-000 was made by model 0{16}"):
+        run(tmp_path, models, [detection_row(0, [5, 5, 20, 20], 0.5, "0" * 16)], picture)
+
+
+def test_a_detection_outside_its_picture_is_refused(models, picture):
+    with pytest.raises(DataError, match="outside its picture of 60 x 96"):
+        explain_detection(load_detector(models[0]), picture, [70, 10, 90, 30])
+    with pytest.raises(DataError, match="finding 'mass' is no class"):
+        explain_detection(load_detector(models[0]), picture, [7, 10, 30, 30], "mass")
+
+
+def test_a_picture_of_one_grey_level_is_explained(models):
+    flat = np.full((HEIGHT, WIDTH), 90, np.uint8)
+    explained = explain_detection(load_detector(models[0]), flat, [10, 10, 40, 50])
+    assert np.isfinite(explained.relevance).all()
+
+
+def test_anchors_of_every_level_lose_their_own_bias(models, picture):
+    detector = load_detector(models[0])
+    for level, branch in enumerate(detector.model.model[-1].cv3):
+        torch.nn.init.constant_(branch[-1].bias, -1.0 - level)
+    for side, level in ((6, 0), (30, 1), (60, 2)):
+        explained = explain_detection(detector, picture, [0, 0, side, side])
+        anchor = explained.anchor
+        counts = np.cumsum([64, 16, 4])
+        level = int(np.searchsorted(counts, anchor.index, side="right"))
+        assert explained.value == pytest.approx(np.log(anchor.score / (1 - anchor.score)) + 1 + level, abs=1e-3)
+
+
+def test_only_lesions_are_chosen_and_0_means_all():
+    rows = [detection_row(n, [1, 1, 5, 5], 0.1 * n, "a", "nipple" if n == 4 else "lesion") for n in range(6)]
+    table = tables.from_rows(tables.DETECTIONS, rows)
+    assert choose_detections(table, 2)["score"].tolist() == pytest.approx([0.3, 0.5])
+    assert len(choose_detections(table, 0)) == 5
+
+
+def test_a_detector_of_another_family_is_refused(picture):
+    class Transformer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Conv2d(1, 6, 16, 16)
+
+        def forward(self, x):
+            return self.layer(x).flatten(2), torch.zeros(1)
+
+    detector = Detector(Transformer().eval(), "rtdetr-l", ("lesion", "nipple"), 64, 0, "0" * 16)
+    with pytest.raises(ModelError, match=r"rtdetr-l can't be explained.*yolov5"):
+        explain_detection(detector, picture, [1, 1, 9, 9])
+
+
+def test_the_options_reach_the_engine(models, picture):
+    detector = load_detector(models[0])
+    maps = [explain_detection(detector, picture, [10, 40, 40, 80], composite=name) for name in ("epsilon", "zplus")]
+    assert maps[0].value == pytest.approx(maps[1].value)
+    assert not np.allclose(maps[0].relevance, maps[1].relevance)
+    assert json.dumps(maps[0].anchor.__dict__) == json.dumps(maps[1].anchor.__dict__)

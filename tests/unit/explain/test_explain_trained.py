@@ -1,0 +1,134 @@
+"""What only a detector that has learnt something can show: a map depends on its weights and on which lesion is asked about."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mammoflow.detect.model import build_model
+from mammoflow.explain.engine import relevance
+
+pytestmark = pytest.mark.slow
+
+PIXELS, STRIDE, STEPS, BATCH = 96, 8, 70, 8
+CELLS = PIXELS // STRIDE
+NECK = 10  # layers of YOLOv5 from here on are neck and head
+NEAR = 14  # pixels around a lesion
+
+
+def texture(rng):
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(PIXELS), np.fft.fftfreq(PIXELS)))
+    frequency[0, 0] = 1
+    field = np.real(np.fft.ifft2(np.fft.fft2(rng.standard_normal((PIXELS, PIXELS))) / frequency**1.2))
+    return (field - field.min()) / (field.max() - field.min())
+
+
+def scenes(rng, count):
+    """Two rayed spots (lesions) and one disc (none) on 1/f texture; lesions' centres as y, x, (count, 2, 2)."""
+    y, x = np.mgrid[:PIXELS, :PIXELS]
+    pictures = np.stack([0.6 * texture(rng) for _ in range(count)])
+    lesions = np.zeros((count, 2, 2), int)
+    for picture, centres in zip(pictures, lesions, strict=True):
+        for number, quadrant in enumerate(rng.permutation(4)[:3]):
+            cy, cx = rng.uniform(0.15, 0.35, 2) * PIXELS + PIXELS / 2 * np.array(divmod(quadrant, 2))
+            distance, angle = np.hypot(y - cy, x - cx), np.arctan2(y - cy, x - cx) + rng.uniform(0, np.pi)
+            if number < 2:
+                rays = (np.cos(5 * angle) > 0.7) * np.exp(-(distance**2) / 60)
+                picture += 0.5 * np.exp(-(distance**2) / 18) + 0.5 * rays
+                centres[number] = int(cy), int(cx)
+            else:
+                picture += 0.5 / (1 + np.exp((distance - 5) * 2))
+    return torch.from_numpy(pictures[:, None]).clip(0, 1).float(), lesions
+
+
+def anchors(lesions):
+    return lesions[..., 0] // STRIDE * CELLS + lesions[..., 1] // STRIDE
+
+
+def calibrate(model, rng):
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.reset_running_stats()
+            norm.momentum = None
+    model.train()
+    with torch.no_grad():
+        for _ in range(4):
+            model(scenes(rng, BATCH)[0])
+    return model.eval()
+
+
+def randomised(model, first, rng):
+    """Copy of the model whose layers from `first` on have new random weights."""
+    copied = copy.deepcopy(model)
+    torch.manual_seed(5)
+    for layer in copied.model[first:]:
+        for module in layer.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+    kept = copy.deepcopy(copied.model[:first].state_dict())
+    calibrate(copied, rng)
+    copied.model[:first].load_state_dict(kept)
+    return copied
+
+
+@pytest.fixture(scope="module")
+def trained():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    model = build_model("yolov5n").train()
+    for branch in model.model[-1].cv3:
+        nn.init.constant_(branch[-1].bias, -3.0)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    weight = torch.tensor(5.0)
+    for _ in range(STEPS):
+        x, lesions = scenes(rng, BATCH)
+        logits = model(x)["scores"][:, 0, : CELLS**2]
+        truth = torch.zeros_like(logits).scatter_(1, torch.from_numpy(anchors(lesions)), 1.0)
+        loss = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=weight, reduction="sum") / BATCH
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return calibrate(model, rng), randomised(model, NECK, rng)
+
+
+@pytest.fixture(scope="module")
+def seen():
+    return scenes(np.random.default_rng(9), 6)
+
+
+def lesion_maps(model, seen, number, composite="epsilon_gamma_flat"):
+    """Maps (N, H, W) of the lesion with this number in each picture."""
+    x, lesions = seen
+    index = torch.from_numpy(anchors(lesions)[:, number])[:, None]
+    return relevance(model, x, lambda out: out[1]["scores"][:, 0].gather(1, index)[:, 0], composite)[:, 0]
+
+
+def near(relevance_map, centre):
+    y, x = centre
+    return relevance_map[max(y - NEAR, 0) : y + NEAR, max(x - NEAR, 0) : x + NEAR]
+
+
+def likeness(trained, seen, composite):
+    """Mean |Pearson| of the maps near the lesion before and after the neck and head are randomised."""
+    before, after = (lesion_maps(model, seen, 0, composite) for model in trained)
+    pairs = [
+        torch.stack([near(one, lesion[0]).flatten(), near(other, lesion[0]).flatten()])
+        for one, other, lesion in zip(before, after, seen[1], strict=True)
+    ]
+    return float(np.mean([abs(float(torch.corrcoef(pair)[0, 1])) for pair in pairs]))
+
+
+def test_a_map_depends_on_the_weights_of_neck_and_head(trained, seen):
+    assert likeness(trained, seen, "epsilon_gamma_flat") < 0.75
+    assert likeness(trained, seen, "zplus") > 0.9  # the control: a map that hardly depends on them
+
+
+def test_explaining_one_lesion_points_at_it_and_not_at_the_other(trained, seen):
+    for number in (0, 1):
+        for relevance_map, lesions in zip(lesion_maps(trained[0], seen, number), seen[1], strict=True):
+            own, other = (near(relevance_map, lesions[one]).abs().sum() for one in (number, 1 - number))
+            assert own > 2 * other
