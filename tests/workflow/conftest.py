@@ -113,7 +113,7 @@ def finished_study(root, tmp_path_factory) -> Study:
     shutil.copy(root / "config.yaml", study.code)
     shutil.copytree(root / "workflow", study.code / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(root / "envs", study.code / "envs")
-    generate(study.raw, name="hospital", patients=10, malignant=6, benign=3, machines=["alpha", "beta"], seed=1)
+    generate("hospital", study.raw, patients=10, malignant=6, benign=3, machines=["alpha", "beta"], seed=1)
     settings = SMALL | {"datasets": [_internal("hospital"), _external()]}
     (study.directory / "study.yaml").write_text(yaml.safe_dump(settings))
     study.jobs()

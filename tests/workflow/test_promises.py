@@ -46,7 +46,7 @@ def test_touching_every_raw_file_with_its_own_time_runs_nothing(study):
 
 def test_one_new_negative_study_runs_one_shard_and_trains_no_detector(study, tmp_path):
     more = tmp_path / "more"
-    generate(more, name="hospital", patients=11, malignant=6, benign=3, machines=["alpha", "beta"], seed=1)
+    generate("hospital", more, patients=11, malignant=6, benign=3, machines=["alpha", "beta"], seed=1)
     known = {path.name for path in (study.raw / "raw" / "negative").iterdir()}
     (new,) = [path for path in (more / "raw" / "negative").iterdir() if path.name not in known]
     new.rename(study.raw / "raw" / "negative" / new.name)

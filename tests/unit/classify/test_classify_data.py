@@ -89,6 +89,12 @@ def test_too_few_patients_give_no_validation_part(patients):
     assert len(training) == len(rows)
 
 
+def test_share_of_zero_sets_nobody_aside():
+    rows = rows_of(*((f"m{n}", 0, "malignant", 1) for n in range(5)), *((f"b{n}", 0, "benign", 1) for n in range(5)))
+    training, validation = split_validation(rows, 0, seed=1)
+    assert (len(training), len(validation)) == (10, 0)
+
+
 def test_class_weights_by_hand_and_against_sklearn():
     labels = np.array([0] * 6 + [1] * 2)
     assert class_weights(labels).tolist() == pytest.approx([8 / 12, 8 / 4])  # N / (2 * N_class)

@@ -64,6 +64,7 @@ def test_same_seed_same_file_other_seed_other_file(make_crops, settings, tmp_pat
 @pytest.mark.parametrize("killed_in", ["epoch", "checkpoint"])
 def test_killed_training_goes_on_to_the_same_weights(make_crops, settings, tmp_path, monkeypatch, caplog, killed_in):
     paths = make_crops()
+    monkeypatch.setattr(training, "KEEP_EVERY_S", 0.0)
     whole, _ = run(paths, tmp_path / "whole", settings)
     name = {"epoch": "_train_epoch", "checkpoint": "_report"}[killed_in]
     real, calls = getattr(training, name), []
@@ -90,9 +91,11 @@ def test_killed_training_goes_on_to_the_same_weights(make_crops, settings, tmp_p
 
 def test_checkpoint_of_other_settings_is_not_taken(make_crops, settings, tmp_path, monkeypatch, caplog):
     paths = make_crops()
+    monkeypatch.setattr(training, "KEEP_EVERY_S", 0.0)
     monkeypatch.setattr(training, "_report", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run(paths, tmp_path, settings)
+    assert len(list((tmp_path / "fold0.work").rglob("state.pt"))) == 1
     monkeypatch.undo()
     with caplog.at_level(logging.INFO, logger="mammoflow"):
         run(paths, tmp_path, settings | {"learning_rate": 0.001, "epochs": 1})
@@ -134,9 +137,10 @@ def test_leaking_table_trains_nothing(make_crops, settings, tmp_path):
     assert not (tmp_path / "fold0").exists()
 
 
-def test_diverging_loss_is_an_error_with_a_mend(make_crops, settings, tmp_path):
+@pytest.mark.parametrize("share", [0, 0.25])
+def test_diverging_loss_is_an_error_with_a_mend(make_crops, settings, tmp_path, share):
     with pytest.raises(DataError, match="learning_rate"):
-        run(make_crops(), tmp_path, settings | {"learning_rate": 1e30})
+        run(make_crops(), tmp_path, settings | {"learning_rate": 1e30, "validation_share": share})
 
 
 @pytest.fixture

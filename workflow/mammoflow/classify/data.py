@@ -123,14 +123,16 @@ def split_validation(rows: pd.DataFrame, share: float, seed: int) -> tuple[pd.Da
     Parameters
     ----------
     rows : training rows of a CROPS table, both labels present.
-    share : of the patients, 0..1.
+    share : of the patients, 0..1; with 0 nobody is set aside.
     seed : the study's.
 
     Returns
     -------
-    Training rows and validation rows. The latter are empty when one of the two kinds has a single patient, or when
-    either part would lack a label.
+    Training rows and validation rows. The latter are empty when `share` is 0, when one of the two kinds has a single
+    patient, or when either part would lack a label.
     """
+    if share == 0:
+        return rows, rows.iloc[:0]
     malignant = set(rows.loc[rows["label"] == "malignant", "patient_key"])
     chosen: set[str] = set()
     for group in (malignant, set(rows["patient_key"]) - malignant):

@@ -46,6 +46,8 @@ from mammoflow.provenance import settings_digest, text_digest
 
 WEIGHT_DECAY = 0.05  # timm's usual for AdamW
 WARMUP_EPOCHS = 1
+KEEP_EVERY_S = 10.0  # shorter epochs than this don't each write the state, which is four times the model's size
+DIVERGED = "the training diverged (its numbers aren't finite): lower classify.learning_rate in config.yaml"
 
 log = logging.getLogger("mammoflow")
 
@@ -98,8 +100,9 @@ def train_classifier(
     """Train the classifier that judges the crops of `fold`, from the crops of all other folds.
 
     A patient-wise validation part chooses the epoch: the one with the highest AUC, of equal ones that with the
-    lowest loss; training stops after ``patience`` epochs without a better one. The state is kept after each epoch in
-    ``<fold's directory>.work/<digest of settings and data>/``, and a killed training goes on from there.
+    lowest loss; training stops after ``patience`` epochs without a better one. The state is kept after each epoch (of
+    short ones, every ten seconds) in ``<fold's directory>.work/<digest of settings and data>/``, and a killed training
+    goes on from there to the same weights.
 
     Parameters
     ----------
@@ -204,6 +207,7 @@ def _train(
         warmup_lr_init=settings["learning_rate"] / 10,
     )
     weights = class_weights(training.labels).to(device)
+    kept = time.monotonic()
     while not finished(state.history, epochs, settings["patience"]):
         epoch, started = len(state.history), time.monotonic()
         schedule.step(epoch)
@@ -214,7 +218,9 @@ def _train(
         state.history.append({**row, "seconds": round(time.monotonic() - started, 3)})
         if best_epoch(state.history) == epoch:
             state.best = {name: value.detach().clone() for name, value in state.model.state_dict().items()}
-        state.save(checkpoint)
+        if time.monotonic() - kept >= KEEP_EVERY_S:
+            state.save(checkpoint)
+            kept = time.monotonic()
         _report(state.history, epochs)
 
 
@@ -233,6 +239,8 @@ def _train_epoch(state: State, training: Part, weights: Tensor, settings: dict[s
         loss.backward()
         state.optimizer.step()
         losses.append(float(loss.detach()))
+    if not np.isfinite(losses).all():
+        raise DataError(DIVERGED)
     return float(np.mean(losses))
 
 
@@ -248,7 +256,7 @@ def _validate(model: nn.Module, validation: Part, weights: Tensor) -> dict[str, 
         return {"validation_loss": float("nan"), "validation_auc": float("nan")}
     scores = logits(model, normalise(torch.from_numpy(validation.crops)[:, None].float() / 255))
     if not scores.isfinite().all():
-        raise DataError("the training diverged (its logits aren't finite): lower classify.learning_rate in config.yaml")
+        raise DataError(DIVERGED)
     loss = F.cross_entropy(scores, torch.from_numpy(validation.labels), weights.cpu())
     probability = scores.softmax(dim=1)[:, MALIGNANT].numpy()
     return {"validation_loss": float(loss), "validation_auc": float(roc_auc_score(validation.labels, probability))}

@@ -51,7 +51,7 @@ def draw_overlay(picture: NDArray[np.uint8], relevance: FloatMap, box: ArrayLike
 
 def _coloured(grey: NDArray[Any], strength: NDArray[Any]) -> NDArray[np.uint8]:
     """Mix grey levels with colour by strength, -1..1."""
-    opacity = 0.85 * np.clip(np.abs(strength), 0, 1)[..., None]
+    opacity = 0.7 * np.clip(np.abs(strength), 0, 1)[..., None]
     colour = np.where(strength[..., None] >= 0, FOR, AGAINST)
     return np.rint(grey[..., None] * (1 - opacity) + colour * opacity).astype(np.uint8)
 

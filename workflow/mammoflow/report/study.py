@@ -80,7 +80,8 @@ class Study:
         """Images with a picture: IMAGES, with what index and patients say of them (machine, view, label, fold ...)."""
         index_columns = ["directory_label", "image_laterality", "view_position", "machine", "imager_pixel_spacing"]
         known = self.images[self.images["status"] == "ok"]
-        with_index = known.merge(self.indices[[*IMAGE, *index_columns]], on=IMAGE, how="left")
+        usable = self.indices[self.indices["status"] == "ok"].drop_duplicates(IMAGE)
+        with_index = known.merge(usable[[*IMAGE, *index_columns]], on=IMAGE, how="left")
         patients = self.patients[["dataset", "patient_key", "label", "annotated", "fold"]]
         merged = with_index.merge(patients, on=["dataset", "patient_key"], how="left")
         merged["machine"] = merged["machine"].fillna("unknown")
