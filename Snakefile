@@ -41,14 +41,27 @@ rule images:
 
 rule detections:
     input:
-        shards("results/detect/{detector}/{dataset}/{shard}.tsv", DATASETS, detector=DETECTORS),
+        shards(
+            "results/detect/{detector}/{dataset}/{shard}.tsv",
+            DATASETS,
+            detector=DETECTORS,
+        ),
 
 
 rule crops:
     input:
-        shards("results/crops/{protocol}/{dataset}/{shard}.tsv", DATASETS, protocol=PROTOCOLS),
+        shards(
+            "results/crops/{protocol}/{dataset}/{shard}.tsv",
+            DATASETS,
+            protocol=PROTOCOLS,
+        ),
 
 
 rule predictions:
     input:
-        expand("results/classify/{protocol}/{classifier}/{dataset}.tsv", protocol=PROTOCOLS, classifier=CLASSIFIERS, dataset=DATASETS),
+        expand(
+            "results/classify/{protocol}/{classifier}/{dataset}.tsv",
+            protocol=PROTOCOLS,
+            classifier=CLASSIFIERS,
+            dataset=DATASETS,
+        ),

@@ -10,9 +10,14 @@ from mammoflow.jobs import job, log, progress
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
     target = tmp_path / "new" / "table.tsv"
     write_text(target, "old")
-    with pytest.raises(RuntimeError), whole_file(target) as partial:
-        partial.write_text("half")
-        raise RuntimeError
+
+    def fail_half_way():
+        with whole_file(target) as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert target.read_text() == "old"
     assert list(target.parent.iterdir()) == [target]
 

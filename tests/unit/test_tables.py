@@ -37,7 +37,9 @@ def test_values_survive_a_file(tmp_path):
 
 def test_floats_survive_exactly(tmp_path):
     value = float(np.nextafter(1 / 3, 1))
-    tables.write(tables.THRESHOLDS, tables.from_rows(tables.THRESHOLDS, [THRESHOLD | {"threshold": value}]), tmp_path / "t")
+    tables.write(
+        tables.THRESHOLDS, tables.from_rows(tables.THRESHOLDS, [THRESHOLD | {"threshold": value}]), tmp_path / "t"
+    )
     assert tables.read(tables.THRESHOLDS, tmp_path / "t").threshold[0] == value
 
 

@@ -1,4 +1,4 @@
-"""The finished 12-patient study: complete, without leakage, the same again for the same seed, and silent about patients."""
+"""The finished 12-patient study: complete, without leakage, the same for the same seed, silent about patients."""
 
 import hashlib
 import json
@@ -12,7 +12,9 @@ pytestmark = pytest.mark.slow
 
 
 def read_all(study, schema, pattern):
-    paths = [path for path in sorted((study.directory / "results").glob(pattern)) if not path.name.endswith("sources.tsv")]
+    paths = [
+        path for path in sorted((study.directory / "results").glob(pattern)) if not path.name.endswith("sources.tsv")
+    ]
     assert paths, pattern
     return tables.read_all(schema, paths)
 

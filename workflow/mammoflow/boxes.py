@@ -1,7 +1,7 @@
 """Axis-aligned boxes, half-open ``x1, y1, x2, y2`` in pixels of the stored image, origin top left.
 
-A box covers the pixels ``x1 <= x < x2``, so its width is ``x2 - x1`` and a whole image of 10 x 20 pixels (rows x columns)
-is ``0, 0, 20, 10``.
+A box covers the pixels ``x1 <= x < x2``, so its width is ``x2 - x1`` and a whole image of 10 x 20 pixels (rows x
+columns) is ``0, 0, 20, 10``.
 """
 
 import numpy as np

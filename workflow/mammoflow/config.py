@@ -56,16 +56,20 @@ def check_config(config: dict[str, Any]) -> dict[str, Any]:
 def _describe(error: ValidationError) -> str:
     """Turn a schema violation into: key, value, expectation, mend."""
     where = _dotted(error.absolute_path)
-    described = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
+    node: dict[str, Any] = error.schema if isinstance(error.schema, dict) else {}
+    described = node.get("description", "")
     if error.validator == "additionalProperties":
-        known = sorted(error.schema.get("properties", {}))
-        unknown = sorted(set(error.instance) - set(known))
+        known = sorted(node.get("properties", {}))
+        given: dict[str, Any] = error.instance  # type: ignore[assignment]
+        unknown = sorted(set(given) - set(known))
         guesses = difflib.get_close_matches(str(unknown[0]), known, n=1)
         hint = f"did you mean `{guesses[0]}`?" if guesses else f"known keys: {', '.join(known)}"
         return f"config: unknown key `{unknown[0]}` in {where or 'the top level'}; {hint}"
     if error.validator == "required":
         return f"config: {where or 'the top level'}: {error.message.replace(chr(39), '`')}; {described}"
-    return f"config: {where} is {error.instance!r}, expected {_expectation(error)} ({described}); mend it in config.yaml"
+    return (
+        f"config: {where} is {error.instance!r}, expected {_expectation(error)} ({described}); mend it in config.yaml"
+    )
 
 
 def _expectation(error: ValidationError) -> str:
@@ -95,7 +99,9 @@ def _check_names(study: dict[str, Any]) -> None:
     names = [dataset["name"] for dataset in study["datasets"]]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ConfigError(f"config: datasets: the name `{repeated[0]}` occurs twice; give each data set a name of its own")
+        raise ConfigError(
+            f"config: datasets: the name `{repeated[0]}` occurs twice; give each data set a name of its own"
+        )
     reserved = RESERVED_NAMES.intersection(names)
     if reserved:
         raise ConfigError(f"config: datasets: `{min(reserved)}` is a name the results use; choose another")
@@ -146,7 +152,9 @@ def _check_dataset(dataset: dict[str, Any], where: str, folds: int) -> None:
 def _check_phantom(dataset: dict[str, Any], where: str, folds: int) -> None:
     phantom = dataset.get("phantom")
     if not phantom:
-        raise ConfigError(f"config: {where}: source phantom needs a `phantom` section (patients, malignant, benign, machines)")
+        raise ConfigError(
+            f"config: {where}: source phantom needs a `phantom` section (patients, malignant, benign, machines)"
+        )
     if dataset["root"] != f"results/phantom/{dataset['name']}":
         raise ConfigError(
             f"config: {where}: the root of a phantom is results/phantom/{dataset['name']}, not {dataset['root']}; "
@@ -204,13 +212,15 @@ def _check_models(study: dict[str, Any]) -> None:
     detector, architectures = study["crops"]["detector"], study["detect"]["architectures"]
     if detector not in architectures:
         raise ConfigError(
-            f"config: crops.detector is `{detector}`, which is not among detect.architectures ({', '.join(architectures)}); "
-            "add it there or choose one of them"
+            f"config: crops.detector is `{detector}`, which is not among detect.architectures "
+            f"({', '.join(architectures)}); add it there or choose one of them"
         )
     for stage in ("detect", "classify"):
         weights = study[stage]["weights"]
         if weights and not Path(weights["path"]).is_file():
-            raise ConfigError(f"config: {stage}.weights.path {weights['path']} is no file; mend the path or set weights: null")
+            raise ConfigError(
+                f"config: {stage}.weights.path {weights['path']} is no file; mend the path or set weights: null"
+            )
 
 
 def documentation() -> str:

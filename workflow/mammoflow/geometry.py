@@ -58,9 +58,7 @@ class Transform:
 
     def mirrored(self) -> "Transform":
         """Apply this transform, then turn left and right around."""
-        return Transform(
-            -self.scale_x, self.scale_y, self.width - self.shift_x, self.shift_y, self.width, self.height
-        )
+        return Transform(-self.scale_x, self.scale_y, self.width - self.shift_x, self.shift_y, self.width, self.height)
 
     def forward(self, boxes: ArrayLike) -> Boxes:
         """Boxes of the source image as boxes of the target, shape (N, 4)."""

@@ -21,7 +21,7 @@ def job(log_path: str | Path, label: str) -> Iterator[None]:
     Parameters
     ----------
     log_path : file that the job's rule declares as `log`.
-    label : short name of the job shown before each line in the terminal, for example ``images_convert hospital other-003``.
+    label : short name of the job, shown before each line in the terminal, for example ``images_convert hospital``.
     """
     Path(log_path).parent.mkdir(parents=True, exist_ok=True)
     to_file = logging.FileHandler(log_path, mode="w", encoding="utf-8")

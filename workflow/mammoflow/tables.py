@@ -1,4 +1,4 @@
-"""The tables between stages: names, units, dtypes and allowed values of their columns, and how they are read and written.
+"""The tables between stages: names, units, dtypes and allowed values of their columns; reading and writing them.
 
 All are tab-separated text with a header; an empty cell means unknown. Boxes are half-open pixels of the stored image
 (see `mammoflow.boxes`). `read` and `write` refuse a table that doesn't fit its schema.
@@ -150,9 +150,7 @@ IMAGES = _schema(
         "width": _int("width of the stored image, pixels", 0),
         "height": _int("height of the stored image, pixels", 0),
         "transform": _text("stored image -> training picture, JSON of `mammoflow.geometry.Transform`"),
-        **{
-            f"breast_{name}": column for name, column in _box("smallest box around the breast, empty if none").items()
-        },
+        **{f"breast_{name}": column for name, column in _box("smallest box around the breast, empty if none").items()},
         "window": _text("window applied, as used: mode and numbers"),
         "pixel_digest": _text("SHA-256 of the stored pixel values, 16 hexadecimal digits"),
         "grey_p05": _float("5th percentile of the breast in the windowed picture, 0..255", 0, 255),
@@ -343,9 +341,13 @@ def read(schema: pa.DataFrameSchema, path: str | Path) -> pd.DataFrame:
     """
     texts = {name: str for name, column in schema.columns.items() if str(column.dtype).startswith("str")}
     try:
-        table = pd.read_csv(path, sep="\t", dtype=texts, keep_default_na=False, na_values={
-            name: [""] for name in schema.columns if name not in texts
-        })
+        table = pd.read_csv(
+            path,
+            sep="\t",
+            dtype=texts,
+            keep_default_na=False,
+            na_values={name: [""] for name in schema.columns if name not in texts},
+        )
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: can't be read as a {schema.name} table: {error}") from error
     return _checked(schema, table, str(path))
@@ -381,8 +383,8 @@ def documentation() -> str:
         "# Tables",
         "",
         "Every table between stages, from `workflow/mammoflow/tables.py` "
-        "(`uv run envs/locked.py python -m mammoflow.tables > docs/tables.md`). Tab-separated, with a header; an empty cell "
-        "means unknown; boxes are half-open `x1, y1, x2, y2` in pixels of the stored image, origin top left.",
+        "(`uv run envs/locked.py python -m mammoflow.tables > docs/tables.md`). Tab-separated, with a header; an empty "
+        "cell means unknown; boxes are half-open `x1, y1, x2, y2` in pixels of the stored image, origin top left.",
     ]
     for schema in ALL.values():
         lines += ["", f"## {schema.name}", "", "| column | dtype | meaning |", "|---|---|---|"]

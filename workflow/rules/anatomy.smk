@@ -9,9 +9,6 @@ rule anatomy_locate:
         index=ancient("results/index/{dataset}.tsv"),
     output:
         table="results/anatomy/{detector}/{dataset}/{shard}.tsv",
-    params:
-        settings=setting("anatomy"),
-        code=code_digest("anatomy"),
     log:
         "results/logs/anatomy_locate/{detector}/{dataset}/{shard}.log",
     conda:
@@ -20,5 +17,8 @@ rule anatomy_locate:
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        settings=setting("anatomy"),
+        code=code_digest("anatomy"),
     script:
         "../scripts/anatomy_locate.py"

@@ -8,11 +8,6 @@ rule classify_train:
     output:
         model="results/classify/{protocol}/{classifier}/fold{fold}/model.safetensors",
         history="results/classify/{protocol}/{classifier}/fold{fold}/history.tsv",
-    params:
-        settings=setting("classify"),
-        device=setting("device"),
-        seed=setting("seed"),
-        code=code_digest("classify"),
     log:
         "results/logs/classify_train/{protocol}/{classifier}/fold{fold}.log",
     benchmark:
@@ -24,20 +19,27 @@ rule classify_train:
         mem_mb=4000,
         runtime=720,
         gpu=GPU,
+    params:
+        settings=setting("classify"),
+        device=setting("device"),
+        seed=setting("seed"),
+        code=code_digest("classify"),
     script:
         "../scripts/classify_train.py"
 
 
 rule classify_predict:
     input:
-        models=expand("results/classify/{{protocol}}/{{classifier}}/fold{fold}/model.safetensors", fold=FOLDS),
-        crops=lambda wildcards: shards(f"results/crops/{wildcards.protocol}/{{dataset}}/{{shard}}.tsv", [wildcards.dataset]),
+        models=expand(
+            "results/classify/{{protocol}}/{{classifier}}/fold{fold}/model.safetensors",
+            fold=FOLDS,
+        ),
+        crops=lambda wildcards: shards(
+            f"results/crops/{wildcards.protocol}/{{dataset}}/{{shard}}.tsv",
+            [wildcards.dataset],
+        ),
     output:
         predictions="results/classify/{protocol}/{classifier}/{dataset}.tsv",
-    params:
-        settings=setting("classify"),
-        device=setting("device"),
-        code=code_digest("classify"),
     log:
         "results/logs/classify_predict/{protocol}/{classifier}/{dataset}.log",
     benchmark:
@@ -49,5 +51,9 @@ rule classify_predict:
         mem_mb=4000,
         runtime=240,
         gpu=GPU,
+    params:
+        settings=setting("classify"),
+        device=setting("device"),
+        code=code_digest("classify"),
     script:
         "../scripts/classify_predict.py"

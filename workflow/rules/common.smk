@@ -14,8 +14,12 @@ except MammoflowError as error:
     raise WorkflowError(str(error)) from None
 
 DATASETS = [dataset["name"] for dataset in STUDY["datasets"]]
-INTERNAL = [dataset["name"] for dataset in STUDY["datasets"] if dataset["role"] == "internal"]
-EXTERNAL = [dataset["name"] for dataset in STUDY["datasets"] if dataset["role"] == "external"]
+INTERNAL = [
+    dataset["name"] for dataset in STUDY["datasets"] if dataset["role"] == "internal"
+]
+EXTERNAL = [
+    dataset["name"] for dataset in STUDY["datasets"] if dataset["role"] == "external"
+]
 DETECTORS = STUDY["detect"]["architectures"]
 CLASSIFIERS = STUDY["classify"]["architectures"]
 PROTOCOLS = STUDY["crops"]["protocols"]
@@ -64,4 +68,6 @@ def plan(wildcards):
 
 def planned(kind):
     """A params function: digest of what the plan gives the wildcards' shard (`images`: its files, `labels`: its frames)."""
-    return lambda wildcards: planned_digest(plan(wildcards), kind, wildcards.dataset, wildcards.shard)
+    return lambda wildcards: planned_digest(
+        plan(wildcards), kind, wildcards.dataset, wildcards.shard
+    )

@@ -10,7 +10,10 @@ def mined_detections(wildcards):
 rule crops_cut:
     input:
         detections=mined_detections,
-        thresholds=expand("results/detect/{detector}/thresholds.tsv", detector=setting("crops", "detector")),
+        thresholds=expand(
+            "results/detect/{detector}/thresholds.tsv",
+            detector=setting("crops", "detector"),
+        ),
         images="results/images/{dataset}/{shard}.tsv",
         plan=ancient(plan),
         index=ancient("results/index/{dataset}.tsv"),
@@ -19,10 +22,6 @@ rule crops_cut:
     output:
         table="results/crops/{protocol}/{dataset}/{shard}.tsv",
         pictures=directory("results/crops/{protocol}/{dataset}/{shard}"),
-    params:
-        settings=setting("crops"),
-        planned=planned("labels"),
-        code=code_digest("crops"),
     log:
         "results/logs/crops_cut/{protocol}/{dataset}/{shard}.log",
     benchmark:
@@ -33,5 +32,9 @@ rule crops_cut:
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        settings=setting("crops"),
+        planned=planned("labels"),
+        code=code_digest("crops"),
     script:
         "../scripts/crops_cut.py"

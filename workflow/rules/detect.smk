@@ -8,11 +8,6 @@ rule detect_train:
     output:
         model="results/detect/{detector}/fold{fold}/model.safetensors",
         history="results/detect/{detector}/fold{fold}/history.csv",
-    params:
-        settings=setting("detect"),
-        device=setting("device"),
-        seed=setting("seed"),
-        code=code_digest("detect"),
     log:
         "results/logs/detect_train/{detector}/fold{fold}.log",
     benchmark:
@@ -24,23 +19,25 @@ rule detect_train:
         mem_mb=4000,
         runtime=1440,
         gpu=GPU,
+    params:
+        settings=setting("detect"),
+        device=setting("device"),
+        seed=setting("seed"),
+        code=code_digest("detect"),
     script:
         "../scripts/detect_train.py"
 
 
 rule detect_images:
     input:
-        models=expand("results/detect/{{detector}}/fold{fold}/model.safetensors", fold=FOLDS),
+        models=expand(
+            "results/detect/{{detector}}/fold{fold}/model.safetensors", fold=FOLDS
+        ),
         images="results/images/{dataset}/{shard}.tsv",
         plan=ancient(plan),
         patients=ancient("results/labels/patients.tsv"),
     output:
         detections="results/detect/{detector}/{dataset}/{shard}.tsv",
-    params:
-        settings=setting("detect"),
-        device=setting("device"),
-        planned=planned("labels"),
-        code=code_digest("detect"),
     log:
         "results/logs/detect_images/{detector}/{dataset}/{shard}.log",
     benchmark:
@@ -52,6 +49,11 @@ rule detect_images:
         mem_mb=4000,
         runtime=240,
         gpu=GPU,
+    params:
+        settings=setting("detect"),
+        device=setting("device"),
+        planned=planned("labels"),
+        code=code_digest("detect"),
     script:
         "../scripts/detect_images.py"
 
@@ -65,11 +67,6 @@ rule detect_paper:
         patients=ancient("results/labels/patients.tsv"),
     output:
         detections="results/detect/{detector}/paper/{dataset}/{shard}.tsv",
-    params:
-        settings=setting("detect"),
-        device=setting("device"),
-        planned=planned("labels"),
-        code=code_digest("detect"),
     log:
         "results/logs/detect_paper/{detector}/{dataset}/{shard}.log",
     benchmark:
@@ -81,21 +78,26 @@ rule detect_paper:
         mem_mb=4000,
         runtime=240,
         gpu=GPU,
+    params:
+        settings=setting("detect"),
+        device=setting("device"),
+        planned=planned("labels"),
+        code=code_digest("detect"),
     script:
         "../scripts/detect_images.py"
 
 
 rule detect_thresholds:
     input:
-        detections=shards("results/detect/{{detector}}/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
+        detections=shards(
+            "results/detect/{{detector}}/{dataset}/{shard}.tsv", INTERNAL, "annotated"
+        ),
         tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
-        lesions=ancient(expand("results/labels/{dataset}/lesions.tsv", dataset=INTERNAL)),
+        lesions=ancient(
+            expand("results/labels/{dataset}/lesions.tsv", dataset=INTERNAL)
+        ),
     output:
         thresholds="results/detect/{detector}/thresholds.tsv",
-    params:
-        settings=setting("crops"),
-        folds=FOLDS,
-        code=code_digest("detect"),
     log:
         "results/logs/detect_thresholds/{detector}.log",
     conda:
@@ -104,5 +106,9 @@ rule detect_thresholds:
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        settings=setting("crops"),
+        folds=FOLDS,
+        code=code_digest("detect"),
     script:
         "../scripts/detect_thresholds.py"

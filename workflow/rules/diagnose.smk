@@ -15,20 +15,24 @@ def request(wildcards):
 rule diagnose:
     input:
         request=request,
-        detectors=expand("results/detect/{detector}/fold{fold}/model.safetensors", detector=setting("crops", "detector"), fold=FOLDS),
-        thresholds=expand("results/detect/{detector}/thresholds.tsv", detector=setting("crops", "detector")),
+        detectors=expand(
+            "results/detect/{detector}/fold{fold}/model.safetensors",
+            detector=setting("crops", "detector"),
+            fold=FOLDS,
+        ),
+        thresholds=expand(
+            "results/detect/{detector}/thresholds.tsv",
+            detector=setting("crops", "detector"),
+        ),
         classifiers=expand(
             "results/classify/{protocol}/{classifier}/fold{fold}/model.safetensors",
-            protocol=PROTOCOLS[0], classifier=CLASSIFIERS[0], fold=FOLDS,
+            protocol=PROTOCOLS[0],
+            classifier=CLASSIFIERS[0],
+            fold=FOLDS,
         ),
     output:
         findings="results/diagnose/findings.json",
         overlays=directory("results/diagnose/overlays"),
-    params:
-        study=setting("study"),
-        settings=STUDY,
-        listing=lambda wildcards: listing_digest(setting("study")) if workflow.is_main_process else "",
-        code=[code_digest(stage) for stage in ["index", "images", "detect", "crops", "classify", "anatomy", "diagnose"]],
     log:
         "results/logs/diagnose.log",
     conda:
@@ -38,5 +42,23 @@ rule diagnose:
         mem_mb=4000,
         runtime=30,
         gpu=GPU,
+    params:
+        study=setting("study"),
+        settings=STUDY,
+        listing=lambda wildcards: (
+            listing_digest(setting("study")) if workflow.is_main_process else ""
+        ),
+        code=[
+            code_digest(stage)
+            for stage in [
+                "index",
+                "images",
+                "detect",
+                "crops",
+                "classify",
+                "anatomy",
+                "diagnose",
+            ]
+        ],
     script:
         "../scripts/diagnose.py"

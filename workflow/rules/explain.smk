@@ -3,17 +3,15 @@
 
 rule explain_detections:
     input:
-        models=expand("results/detect/{{detector}}/fold{fold}/model.safetensors", fold=FOLDS),
+        models=expand(
+            "results/detect/{{detector}}/fold{fold}/model.safetensors", fold=FOLDS
+        ),
         detections="results/detect/{detector}/{dataset}/{shard}.tsv",
         images="results/images/{dataset}/{shard}.tsv",
     output:
         table="results/explain/detections/{detector}/{dataset}/{shard}.tsv",
         maps="results/explain/detections/{detector}/{dataset}/{shard}.npz",
         overlays=directory("results/explain/detections/{detector}/{dataset}/{shard}"),
-    params:
-        settings=setting("explain"),
-        device=setting("device"),
-        code=code_digest("explain"),
     log:
         "results/logs/explain_detections/{detector}/{dataset}/{shard}.log",
     benchmark:
@@ -25,23 +23,29 @@ rule explain_detections:
         mem_mb=4000,
         runtime=240,
         gpu=GPU,
+    params:
+        settings=setting("explain"),
+        device=setting("device"),
+        code=code_digest("explain"),
     script:
         "../scripts/explain_detections.py"
 
 
 rule explain_crops:
     input:
-        models=expand("results/classify/{{protocol}}/{{classifier}}/fold{fold}/model.safetensors", fold=FOLDS),
+        models=expand(
+            "results/classify/{{protocol}}/{{classifier}}/fold{fold}/model.safetensors",
+            fold=FOLDS,
+        ),
         predictions="results/classify/{protocol}/{classifier}/{dataset}.tsv",
-        crops=lambda wildcards: shards(f"results/crops/{wildcards.protocol}/{{dataset}}/{{shard}}.tsv", [wildcards.dataset]),
+        crops=lambda wildcards: shards(
+            f"results/crops/{wildcards.protocol}/{{dataset}}/{{shard}}.tsv",
+            [wildcards.dataset],
+        ),
     output:
         table="results/explain/crops/{protocol}/{classifier}/{dataset}.tsv",
         maps="results/explain/crops/{protocol}/{classifier}/{dataset}.npz",
         overlays=directory("results/explain/crops/{protocol}/{classifier}/{dataset}"),
-    params:
-        settings=setting("explain"),
-        device=setting("device"),
-        code=code_digest("explain"),
     log:
         "results/logs/explain_crops/{protocol}/{classifier}/{dataset}.log",
     benchmark:
@@ -53,5 +57,9 @@ rule explain_crops:
         mem_mb=4000,
         runtime=240,
         gpu=GPU,
+    params:
+        settings=setting("explain"),
+        device=setting("device"),
+        code=code_digest("explain"),
     script:
         "../scripts/explain_crops.py"

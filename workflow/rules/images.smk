@@ -10,11 +10,6 @@ rule images_convert:
     output:
         table="results/images/{dataset}/{shard}.tsv",
         pictures=directory("results/images/{dataset}/{shard}"),
-    params:
-        dataset=of_dataset("name", "source", "root", "window"),
-        settings=setting("images"),
-        planned=planned("images"),
-        code=code_digest("images"),
     log:
         "results/logs/images_convert/{dataset}/{shard}.log",
     benchmark:
@@ -25,5 +20,10 @@ rule images_convert:
     resources:
         mem_mb=2000,
         runtime=120,
+    params:
+        dataset=of_dataset("name", "source", "root", "window"),
+        settings=setting("images"),
+        planned=planned("images"),
+        code=code_digest("images"),
     script:
         "../scripts/images_convert.py"

@@ -13,7 +13,10 @@ def listing(wildcards):
     dataset = BY_NAME[wildcards.dataset]
     if dataset["source"] == "phantom" or not workflow.is_main_process:
         return ""
-    return [listing_digest(dataset["root"], path) for path in dataset["directories"].values() or [None]]
+    return [
+        listing_digest(dataset["root"], path)
+        for path in dataset["directories"].values() or [None]
+    ]
 
 
 rule index_scan:
@@ -22,13 +25,6 @@ rule index_scan:
     output:
         table="results/index/{dataset}.tsv",
         sources="results/index/{dataset}.sources.tsv",
-    params:
-        dataset=of_dataset("name", "source", "root", "directories", "patient_rule", "patient_from"),
-        settings=setting("index"),
-        deidentify=setting("deidentify"),
-        seed=setting("seed"),
-        listing=listing,
-        code=code_digest("index"),
     log:
         "results/logs/index_scan/{dataset}.log",
     benchmark:
@@ -39,5 +35,14 @@ rule index_scan:
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        dataset=of_dataset(
+            "name", "source", "root", "directories", "patient_rule", "patient_from"
+        ),
+        settings=setting("index"),
+        deidentify=setting("deidentify"),
+        seed=setting("seed"),
+        listing=listing,
+        code=code_digest("index"),
     script:
         "../scripts/index_scan.py"

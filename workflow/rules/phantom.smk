@@ -7,10 +7,6 @@ rule phantom_generate:
         truth="results/phantom/{dataset}/truth.tsv",
         raw=directory("results/phantom/{dataset}/raw"),
         annotations=directory("results/phantom/{dataset}/annotations"),
-    params:
-        phantom=of_dataset("phantom"),
-        seed=setting("seed"),
-        code=code_digest("phantom"),
     log:
         "results/logs/phantom_generate/{dataset}.log",
     benchmark:
@@ -21,5 +17,9 @@ rule phantom_generate:
     resources:
         mem_mb=3000,
         runtime=60,
+    params:
+        phantom=of_dataset("phantom"),
+        seed=setting("seed"),
+        code=code_digest("phantom"),
     script:
         "../scripts/phantom_generate.py"

@@ -10,27 +10,45 @@ STUDY_TABLES = {
     "truths": expand("results/labels/{dataset}/truth.tsv", dataset=DATASETS),
     "duplicates": "results/labels/duplicates.tsv",
     "images": shards("results/images/{dataset}/{shard}.tsv", DATASETS),
-    "detections": shards("results/detect/{detector}/{dataset}/{shard}.tsv", DATASETS, detector=DETECTORS),
-    "thresholds": expand("results/detect/{detector}/thresholds.tsv", detector=DETECTORS),
-    "crops": shards("results/crops/{protocol}/{dataset}/{shard}.tsv", DATASETS, protocol=PROTOCOLS),
+    "detections": shards(
+        "results/detect/{detector}/{dataset}/{shard}.tsv", DATASETS, detector=DETECTORS
+    ),
+    "thresholds": expand(
+        "results/detect/{detector}/thresholds.tsv", detector=DETECTORS
+    ),
+    "crops": shards(
+        "results/crops/{protocol}/{dataset}/{shard}.tsv", DATASETS, protocol=PROTOCOLS
+    ),
     "predictions": expand(
         "results/classify/{protocol}/{classifier}/{dataset}.tsv",
-        protocol=PROTOCOLS, classifier=CLASSIFIERS, dataset=DATASETS,
+        protocol=PROTOCOLS,
+        classifier=CLASSIFIERS,
+        dataset=DATASETS,
     ),
     "detection_maps": shards(
-        "results/explain/detections/{detector}/{dataset}/{shard}.tsv", DATASETS, detector=DETECTORS
+        "results/explain/detections/{detector}/{dataset}/{shard}.tsv",
+        DATASETS,
+        detector=DETECTORS,
     ),
     "crop_maps": expand(
         "results/explain/crops/{protocol}/{classifier}/{dataset}.tsv",
-        protocol=PROTOCOLS, classifier=CLASSIFIERS, dataset=DATASETS,
+        protocol=PROTOCOLS,
+        classifier=CLASSIFIERS,
+        dataset=DATASETS,
     ),
-    "anatomy": shards("results/anatomy/{detector}/{dataset}/{shard}.tsv", DATASETS, detector=[setting("crops", "detector")]),
+    "anatomy": shards(
+        "results/anatomy/{detector}/{dataset}/{shard}.tsv",
+        DATASETS,
+        detector=[setting("crops", "detector")],
+    ),
 }
 
 
 def report_files(*names):
     """Digest of files in workflow/report/: a changed template or caption makes the page again."""
-    return text_digest(*(file_sha256(f"{workflow.basedir}/workflow/report/{name}") for name in names))
+    return text_digest(
+        *(file_sha256(f"{workflow.basedir}/workflow/report/{name}") for name in names)
+    )
 
 
 rule report_metrics:
@@ -39,9 +57,6 @@ rule report_metrics:
     output:
         metrics="results/report/metrics.json",
         tables=directory("results/report/tables"),
-    params:
-        study=STUDY,
-        code=code_digest("report"),
     log:
         "results/logs/report_metrics.log",
     conda:
@@ -50,6 +65,9 @@ rule report_metrics:
     resources:
         mem_mb=4000,
         runtime=120,
+    params:
+        study=STUDY,
+        code=code_digest("report"),
     script:
         "../scripts/report_metrics.py"
 
@@ -61,19 +79,19 @@ rule report_figure:
     output:
         png="results/figures/{figure}.png",
         pdf="results/figures/{figure}.pdf",
-    params:
-        study=STUDY,
-        code=code_digest("report"),
-    wildcard_constraints:
-        figure=r"fig\d\d",
     log:
         "results/logs/report_figure/{figure}.log",
+    wildcard_constraints:
+        figure=r"fig\d\d",
     conda:
         "../../envs/report.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        study=STUDY,
+        code=code_digest("report"),
     script:
         "../scripts/report_figure.py"
 
@@ -85,10 +103,6 @@ rule report_page:
         figures=expand("results/figures/{figure}.png", figure=FIGURES),
     output:
         page="results/report/index.html",
-    params:
-        study=STUDY,
-        template=report_files("page.html.jinja", "captions.toml"),
-        code=code_digest("report"),
     log:
         "results/logs/report_page.log",
     conda:
@@ -97,6 +111,10 @@ rule report_page:
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        study=STUDY,
+        template=report_files("page.html.jinja", "captions.toml"),
+        code=code_digest("report"),
     script:
         "../scripts/report_page.py"
 

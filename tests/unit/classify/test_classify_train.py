@@ -190,3 +190,18 @@ def test_ring_and_disc_are_learned(make_crops, settings, tmp_path):
     held_out = crops[crops["fold"] == 0]
     probability = predict(load_classifier(model), [read_crop(png) for png in held_out["png"]])
     assert roc_auc_score(held_out["label"] == "malignant", probability) > 0.9
+
+
+@pytest.mark.parametrize("architecture", ["resnet10t", "vit_tiny_patch16_224"])
+def test_without_crops_of_a_class_every_probability_is_one_half(make_crops, settings, tmp_path, caplog, architecture):
+    table = tables.read_all(tables.CROPS, make_crops())
+    benign = tmp_path / "benign.tsv"
+    tables.write(tables.CROPS, table[table.label == "benign"], benign)
+    logging.getLogger("mammoflow").propagate = True
+    with caplog.at_level(logging.WARNING, logger="mammoflow"):
+        model, history = run([benign], tmp_path, settings | {"architectures": [architecture]})
+    assert "no malignant crop to learn from" in caplog.text
+    assert history.exists()
+    assert not read_record(model)["trained"]
+    probabilities = predict(load_classifier(model), [read_crop(path) for path in table.png])
+    assert probabilities.tolist() == [0.5] * len(table)

@@ -70,8 +70,6 @@ def training_rows(crops: pd.DataFrame, fold: int) -> pd.DataFrame:
     ------
     LeakageError
         A patient has crops on both sides of the fold, or belongs to no fold.
-    DataError
-        One of the two classes is empty.
     """
     rows = crops[crops["fold"] != fold].sort_values(["dataset", "crop_id"], ignore_index=True)
     held_out = crops[crops["fold"] == fold]
@@ -82,7 +80,6 @@ def training_rows(crops: pd.DataFrame, fold: int) -> pd.DataFrame:
             f"{outside.nunique()} external patients are among the training crops of fold {fold} "
             f"(first: {outside.iloc[0]}): only internal data sets may teach; check `role` of the data sets"
         )
-    _check_classes(rows, f"fold {fold}")
     return rows
 
 
@@ -102,16 +99,16 @@ def check_apart(first: pd.DataFrame, second: pd.DataFrame, what: str) -> None:
         )
 
 
-def _check_classes(rows: pd.DataFrame, where: str) -> None:
+def lacking_class(rows: pd.DataFrame) -> str:
+    """Say which class has no crop to learn from and how to mend it; empty when both have some."""
     counts = {name: int((rows["label"] == name).sum()) for name in CLASSES}
     mends = {
         "benign": "raise crops.false_frames_per_image, or add patients to the negative directory",
         "malignant": "raise crops.false_frames_per_image, lower crops.match_iou, or train the detector longer",
     }
-    for name, count in counts.items():
-        if not count:
-            found = ", ".join(f"{number} {label}" for label, number in counts.items())
-            raise DataError(f"{where}: no {name} crop to learn from ({found}): {mends[name]} in config.yaml")
+    found = ", ".join(f"{number} {label}" for label, number in counts.items())
+    lacking = (f"no {name} crop to learn from ({found}): {mends[name]} in config.yaml" for name in CLASSES)
+    return next((text for name, text in zip(CLASSES, lacking, strict=True) if not counts[name]), "")
 
 
 def split_validation(rows: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -24,6 +24,7 @@ from mammoflow.classify.data import (
     check_apart,
     class_weights,
     data_digest,
+    lacking_class,
     load_part,
     split_validation,
     training_rows,
@@ -41,7 +42,7 @@ from mammoflow.classify.model import (
 )
 from mammoflow.classify.reproducible import reproducible
 from mammoflow.errors import DataError
-from mammoflow.files import whole_file
+from mammoflow.files import whole_file, write_text
 from mammoflow.provenance import settings_digest, text_digest
 
 WEIGHT_DECAY = 0.05  # timm's usual for AdamW
@@ -99,6 +100,9 @@ def train_classifier(
 ) -> None:
     """Train the classifier that judges the crops of `fold`, from the crops of all other folds.
 
+    When a class has no crop to learn from, the study goes on all the same: the classifier stays untrained, gives every
+    crop the probability 0.5, and the log says why and how to mend it.
+
     A patient-wise validation part chooses the epoch: the one with the highest AUC, of equal ones that with the
     lowest loss; training stops after ``patience`` epochs without a better one. The state is kept after each epoch (of
     short ones, every ten seconds) in ``<fold's directory>.work/<digest of settings and data>/``, and a killed training
@@ -119,12 +123,17 @@ def train_classifier(
     LeakageError
         A patient is on both sides of the fold, or an external patient among the training crops.
     DataError
-        A class is empty, or a crop can't be read.
+        A crop can't be read.
     ModelError
         Unknown architecture, or pretrained weights that can't be used.
     """
     crops = tables.read_all(tables.CROPS, crop_tables)
-    training, validation = _parts(crops, fold, settings, seed)
+    rows = training_rows(crops, fold)
+    if reason := lacking_class(rows):
+        log.warning("fold %d stays untrained: %s", fold, reason)
+        _write_untrained(architecture, fold, settings, seed, model_path, history_path)
+        return
+    training, validation = _parts(rows, settings, seed)
     record = _record(architecture, fold, settings, seed, training, validation)
     work = Path(model_path).parent.with_name(f"{Path(model_path).parent.name}.work")
     with reproducible(settings["threads"], device):
@@ -139,8 +148,26 @@ def train_classifier(
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _parts(crops: pd.DataFrame, fold: int, settings: dict[str, Any], seed: int) -> tuple[Part, Part]:
-    training, validation = split_validation(training_rows(crops, fold), settings["validation_share"], seed)
+def _write_untrained(
+    architecture: str,
+    fold: int,
+    settings: dict[str, Any],
+    seed: int,
+    model_path: str | Path,
+    history_path: str | Path,
+) -> None:
+    """Write a classifier that knows nothing: its last layer is zero, so both classes are equally likely."""
+    torch.manual_seed(_stream(seed, fold))
+    model: Any = build(architecture, settings["crop_size"])
+    for parameter in model.get_classifier().parameters():
+        torch.nn.init.zeros_(parameter)
+    record = {"architecture": architecture, "crop_size": settings["crop_size"], "classes": CLASSES, "fold": fold}
+    save_classifier(model_path, model, {**record, "mean": MEAN, "std": STD, "seed": seed, "trained": False})
+    write_text(history_path, "epoch\n")
+
+
+def _parts(rows: pd.DataFrame, settings: dict[str, Any], seed: int) -> tuple[Part, Part]:
+    training, validation = split_validation(rows, settings["validation_share"], seed)
     check_apart(training, validation, "the training part and the validation part")
     for name, rows in (("training", training), ("validation", validation)):
         counts = ", ".join(f"{int((rows['label'] == label).sum())} {label}" for label in CLASSES)

@@ -37,4 +37,4 @@ def _frame(picture: Image.Image, row: panels.Row, region: Boxes, scale: float, c
     pen.rectangle(box.tolist(), outline=color, width=2)
     above = box[1] > 20
     at = (float(np.clip(box[0], 0, picture.width - 40)), float(box[1] - 18 if above else box[3] + 2))
-    pen.text(at, text, fill=color, font=ImageFont.load_default(14), stroke_width=2, stroke_fill="black")
+    pen.text(at, text, fill=color, font=ImageFont.load_default(16), stroke_width=1, stroke_fill="black")

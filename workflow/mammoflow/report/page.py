@@ -13,16 +13,18 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from mammoflow import boxes
 from mammoflow.files import write_text
 from mammoflow.report.cards import card
 from mammoflow.report.detection import outcomes
 from mammoflow.report.figures import curves, panels, style
-from mammoflow.report.study import IMAGE, Cohort, Study, each, public_settings
+from mammoflow.report.study import EDGES, IMAGE, Cohort, Study, each, public_settings
 from mammoflow.report.wording import rate_text
 
 _WIDTH = 1300  # pixels of a figure inside the page
 _PER_GROUP = 6
-_MAPS = 12
+_MAPS = 10
+_THUMBNAIL = 300  # pixels
 _OUTCOMES = {
     "located": "Located: a frame finds an expert's lesion",
     "no_frame": "Missed: no frame",
@@ -159,18 +161,31 @@ def _card(study: Study, frames: pd.DataFrame, image: panels.Row) -> dict[str, st
 def map_groups(study: Study) -> list[dict[str, Any]]:
     """Relevance overlays by what was explained and by model, spread from the highest to the lowest score."""
     groups = []
+    frames = study.detections.drop_duplicates("detection_id").set_index("detection_id")[EDGES]
     for kind, table in (("detections", study.detection_maps), ("crops", study.crop_maps)):
         drawn = table[[Path(path).is_file() for path in table["overlay_png"]]] if len(table) else table
         for model, rows in drawn.groupby("model"):
             chosen = each(panels.spread(rows, "score", _MAPS))
-            groups.append({"title": f"Relevance of {kind}: {model}", "items_": [_map(row) for row in chosen]})
+            groups.append({"title": f"Relevance of {kind}: {model}", "items_": [_map(row, frames) for row in chosen]})
     return groups
 
 
-def _map(row: panels.Row) -> dict[str, str]:
+def _map(row: panels.Row, frames: pd.DataFrame) -> dict[str, str]:
     share = "" if np.isnan(row.relevance_in_box) else f"; {100 * row.relevance_in_box:.0f} % inside the frame"
     area = "" if np.isnan(row.box_area_share) or not share else f" ({100 * row.box_area_share:.0f} % of the area)"
     return {
-        "picture": inline(Path(row.overlay_png).read_bytes(), 360),
+        "picture": data_uri(_thumbnail(row, frames)),
         "caption": f"{row.label}, {row.dataset}, score {100 * row.score:.0f} %{share}{area}",
     }
+
+
+def _thumbnail(row: panels.Row, frames: pd.DataFrame) -> Image.Image:
+    """Overlay of a map; of a detection's, which covers the whole image, the neighbourhood of its frame."""
+    with Image.open(row.overlay_png) as picture:
+        overlay = picture.convert("RGB")
+    if row.explained_id in frames.index:
+        scale = overlay.width / (row.x2 - row.x1)
+        box = (frames.loc[row.explained_id].to_numpy() - [row.x1, row.y1, row.x1, row.y1]) * scale
+        center, half = boxes.centers(box)[0], 2.5 * max(box[2] - box[0], box[3] - box[1])
+        overlay = overlay.crop(tuple(np.round([*(center - half), *(center + half)]).astype(int).tolist()))
+    return overlay.resize((_THUMBNAIL, round(_THUMBNAIL * overlay.height / overlay.width)), Image.Resampling.LANCZOS)

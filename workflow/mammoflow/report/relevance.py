@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from mammoflow.report.bootstrap import Resamples, rounded
+from mammoflow.report.bootstrap import Resamples
 from mammoflow.report.study import IMAGE, Cohort, Study
 
 
@@ -33,6 +33,11 @@ def _summary(study: Study, rows: pd.DataFrame) -> dict[str, Any]:
     return {
         "maps": len(rows),
         **{column: patients.rate(part["patient_key"], part[column]) for column, part in known.items()},
-        "conservation_error_median": rounded(errors.median()) if len(errors) else None,
-        "conservation_error_highest": rounded(errors.max()) if len(errors) else None,
+        "conservation_error_median": _two_digits(errors.median()) if len(errors) else None,
+        "conservation_error_highest": _two_digits(errors.max()) if len(errors) else None,
     }
+
+
+def _two_digits(error: float) -> float:
+    """Errors are far below 1: keep two significant digits, which libraries agree on."""
+    return float(f"{error:.1e}")

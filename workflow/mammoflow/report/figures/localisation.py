@@ -1,5 +1,7 @@
 """Figures 2, 3 and 6: lesions located in whole mammograms, the expert's frame beside the machine's."""
 
+import textwrap
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -127,6 +129,6 @@ def _cohort_row(part, study: Study, metrics: dict, cohort: Cohort, images: pd.Da
     for panel in axes[len(images) :]:
         panel.set_axis_off()
     for panel, image in zip(axes, each(images), strict=False):
-        panels.show(panel, image, title=f"{panels.view_name(image)}, {image.machine}")
+        panels.show(panel, image, title=f"{panels.view_name(image)}\n{textwrap.fill(image.machine, 20)}")
         panels.truth_frames(panel, study, image)
         panels.detected_frames(panel, frames, image)

@@ -26,7 +26,7 @@ def draw(study: Study, metrics: dict) -> Figure:
         panels.show(axes[0, column], image, title=_title(str(machine), image.dataset))
         _histogram(axes[1, column], image, LINES[column % len(LINES)])
         axes[1, column].set_xlabel("Grey level")
-    axes[1, 0].set_ylabel("Share of pixels")
+    axes[1, 0].set_ylabel("Pixels")
     return figure
 
 
@@ -38,8 +38,8 @@ def _histogram(axes, image: panels.Row, color: str) -> None:  # type: ignore[no-
     picture = panels.read_picture(image.png, panels.breast_region(image))
     if picture is None:
         return
-    tissue = picture[picture > 8]  # leaves out the air, which would dwarf the breast
-    shares, edges = np.histogram(tissue, bins=64, range=(0, 256))
-    axes.fill_between(edges[:-1], shares / max(1, shares.sum()), step="post", color=color, alpha=0.8, lw=0)
+    counts, edges = np.histogram(picture, bins=64, range=(0, 256))
+    axes.fill_between(edges[:-1], counts, step="post", color=color, alpha=0.8, lw=0)
     axes.set(xlim=(0, 255), xticks=[0, 128, 255], yticks=[])
-    axes.set_ylim(bottom=0)
+    of_breast = counts[edges[1:] > image.grey_p05]  # the air's peak would dwarf the breast: it is cut off
+    axes.set_ylim(0, 1.1 * max(1, of_breast.max()))

@@ -17,19 +17,21 @@ def explained_hits(study: Study) -> pd.DataFrame:
 
     Returns
     -------
-    The maps' columns with ``detected_x1`` ... (the detection's frame), ``lesion_type`` and ``lesion_x1`` ... (the
-    lesion's).
+    The maps' columns with ``confidence`` and ``detected_x1`` ... (of the detection), ``lesion_type`` and
+    ``lesion_x1`` ... (of the lesion).
     """
     maps = study.detection_maps[study.detection_maps["overlay_png"] != ""]
-    frames = study.detections[["detection_id", "patient_key", "finding", *EDGES]]
-    frames = frames[frames["finding"] == "lesion"].rename(columns={edge: f"detected_{edge}" for edge in EDGES})
+    frames = study.detections[["detection_id", "finding", "score", *EDGES]]
+    frames = frames[frames["finding"] == "lesion"].rename(
+        columns={"score": "confidence"} | {edge: f"detected_{edge}" for edge in EDGES}
+    )
     maps = maps.merge(frames, left_on="explained_id", right_on="detection_id")
     lesions = framed(study.true_lesions)
     lesions = lesions[lesions["pathology"] == "malignant"].merge(study.pictures[IMAGE], on=IMAGE)
     lesion_columns = {edge: f"lesion_{edge}" for edge in EDGES}
     pairs = maps.merge(lesions[[*IMAGE, "lesion_id", "lesion_type", *EDGES]].rename(columns=lesion_columns), on=IMAGE)
     kept = [row.Index for row in each(pairs) if _finds(study, row)]
-    found = pairs.loc[kept].sort_values(["score", "map_id"], ascending=[False, True])
+    found = pairs.loc[kept].sort_values(["confidence", "map_id"], ascending=[False, True])
     return found.drop_duplicates("map_id").reset_index(drop=True)
 
 
@@ -55,7 +57,7 @@ def expert_and_map(study: Study, metrics: dict) -> Figure:
         panels.show(line[0], image, title=f"Expert's frame ({panels.view_name(image)})")
         panels.frame(line[0], _box(row, "lesion"), EXPERT)
         panels.show(line[1], image, title=f"Detection ({row.model})")
-        panels.frame(line[1], _box(row, "detected"), DETECTION, f"{100 * row.score:.0f} %")
+        panels.frame(line[1], _box(row, "detected"), DETECTION, f"{100 * row.confidence:.0f} %")
         panels.show(line[2], image, title="Relevance (LRP)")
         panels.overlay(line[2], row)
     return figure
@@ -80,7 +82,7 @@ def aspects(study: Study, metrics: dict) -> Figure:
         for panel in axes[:, column]:
             panel.set(xlim=region[[0, 2]], ylim=region[[3, 1]])
         panels.frame(axes[0, column], _box(row, "lesion"), EXPERT)
-        panels.frame(axes[0, column], _box(row, "detected"), DETECTION, f"{100 * row.score:.0f} %")
+        panels.frame(axes[0, column], _box(row, "detected"), DETECTION, f"{100 * row.confidence:.0f} %")
     axes[0, 0].set_ylabel("Mammogram")
     axes[1, 0].set_ylabel("Relevance (LRP)")
     return figure

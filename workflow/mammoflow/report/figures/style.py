@@ -34,7 +34,7 @@ STYLE = {
     "savefig.dpi": 200,
     "pdf.fonttype": 42,
     "pdf.compression": 6,
-    "image.interpolation": "antialiased",
+    "image.interpolation": "bilinear",
 }
 
 
