@@ -18,9 +18,9 @@ from mammoflow.phantom import generate
 SMALL = {
     "title": "Small study",
     "seed": 1,
-    "images": {"train_size": 128},
+    "images": {"train_size": 192},
     "labels": {"folds": 2},
-    "detect": {"image_size": 128, "epochs": 12},
+    "detect": {"image_size": 192, "epochs": 30},
     "crops": {"false_frames_per_image": 3.0, "protocols": ["out_of_fold", "paper"]},
     "classify": {"epochs": 2, "crop_size": 32, "validation_share": 0.4, "patience": 2},
     "explain": {"detections_per_shard": 2, "crops_per_fold": 2},

@@ -1,6 +1,6 @@
 """What several rule files need: names from the config, digests, look-ups. Needs nothing; gives no rule."""
 
-from snakemake.exceptions import WorkflowError
+import sys
 
 from mammoflow.config import check_config
 from mammoflow.errors import MammoflowError
@@ -8,10 +8,16 @@ from mammoflow.index.listing import listing_digest
 from mammoflow.labels.plan import planned_digest, shard_names
 from mammoflow.provenance import code_digest, settings_digest
 
-try:
-    STUDY = check_config(config)
-except MammoflowError as error:
-    raise WorkflowError(str(error)) from None
+
+def or_stop(function, *arguments):
+    """Call a check; end with its message where an exception would be shown with a traceback."""
+    try:
+        return function(*arguments)
+    except MammoflowError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+STUDY = or_stop(check_config, config)
 
 DATASETS = [dataset["name"] for dataset in STUDY["datasets"]]
 INTERNAL = [

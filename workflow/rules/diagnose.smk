@@ -5,10 +5,7 @@ from mammoflow.diagnose.request import check_request
 
 def request(wildcards):
     """No file: a missing, wrong or empty directory stops before any model is trained."""
-    try:
-        check_request(setting("study"))
-    except MammoflowError as error:
-        raise WorkflowError(str(error)) from None
+    or_stop(check_request, setting("study"))
     return []
 
 

@@ -97,7 +97,7 @@ def test_header_says_who_what_and_where():
     assert [float(mm) for mm in dataset.ImagerPixelSpacing] == [0.3, 0.3]
     assert dataset.PatientID == PATIENT.patient_id
     assert str(dataset.PatientName).startswith("PHANTOM^")
-    assert dataset.Manufacturer == "Phantom Gamma"
+    assert dataset.Manufacturer == "Phantom"
     assert dataset.WindowCenterWidthExplanation == ["NORMAL", "HARDER"]
 
 

@@ -106,7 +106,7 @@ def _describe_patient_and_study(dataset: Dataset, header: Header) -> None:
 
 
 def _describe_equipment(dataset: Dataset, machine: Machine, spacing: float) -> None:
-    dataset.Manufacturer = f"Phantom {machine.name.capitalize()}"
+    dataset.Manufacturer = "Phantom"
     dataset.ManufacturerModelName = f"{machine.name.capitalize()} {machine.bits_stored}"
     dataset.DeviceSerialNumber = "1"
     dataset.SoftwareVersions = "1"
