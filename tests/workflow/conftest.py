@@ -45,11 +45,12 @@ class Study:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = ["snakemake", "--snakefile", str(self.code / "Snakefile"), "--directory", str(self.directory)]
+        # last, since --configfile takes all that follows
         configs = ["--configfile", str(self.directory / "study.yaml")]
         # the study's own copy of the library, before the installed one
         environment = os.environ | {"PYTHONPATH": str(self.code / "workflow")}
         return subprocess.run(
-            [sys.executable, "-m", *command, "--cores", "2", *configs, *arguments],
+            [sys.executable, "-m", *command, *arguments, "--cores", "2", *configs],
             capture_output=True, text=True, env=environment, check=False,
         )  # fmt: skip
 
