@@ -18,6 +18,8 @@ def main(command: list[str]) -> None:
     if not command:
         sys.exit("usage: uv run envs/locked.py COMMAND [ARGUMENT ...]")
     uv = os.environ.get("UV", "uv")
+    # hospital networks often inspect TLS with a certificate that only the system's store knows
+    os.environ.setdefault("UV_SYSTEM_CERTS", "true")
     install = [uv, "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--python", sys.executable]
     if subprocess.run([*install, "-r", str(LOCK)]).returncode != 0:
         sys.exit(f"{LOCK.name} could not be installed: see the lines above; a package index must be reachable")

@@ -17,7 +17,7 @@ STAGE_RULES = {
     "classify": {"classify_train", "classify_predict"},
     "explain": {"explain_detections", "explain_crops"},
     "anatomy": {"anatomy_locate"},
-    "report": {"report_metrics", "report_figure", "report_page", "figures"},
+    "report": {"report_metrics", "report_figure", "report_page"},
 }
 
 
@@ -115,4 +115,4 @@ def test_a_changed_module_runs_its_stage_and_none_before(study, stage, position)
 
 def test_a_lost_output_is_made_again_alone(study):
     (study.directory / "results" / "figures" / "fig05.pdf").unlink()
-    assert study.jobs("--dry-run") == {"report_figure figure=fig05", "figures"}
+    assert study.jobs("--dry-run") == {"report_figure figure=fig05"}
