@@ -69,8 +69,8 @@ def test_one_new_negative_study_runs_one_shard_and_trains_no_detector(study, tmp
     assert of(jobs, "crops_cut") == {f"crops_cut protocol={protocol},{shard}" for protocol in PROTOCOLS}
     assert of(jobs, "anatomy_locate") == {f"anatomy_locate detector=yolov6n,{shard}"}
 
-    study.jobs()
-    assert study.jobs("--dry-run") == set()
+    assert study.jobs("crops") < jobs
+    assert study.jobs("crops", "--dry-run") == set()
 
 
 def test_an_edited_annotation_retrains_and_converts_nothing(study):

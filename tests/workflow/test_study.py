@@ -82,7 +82,8 @@ def test_no_identifying_value_anywhere(finished_study):
 
 
 def test_the_same_seed_gives_the_same_tables_and_weights(finished_study, study):
-    study.jobs("--forcerun", "images_convert")
+    again = study.jobs("results/classify/out_of_fold/resnet50/hospital.tsv", "--forcerun", "images_convert")
+    assert {"images_convert", "detect_train", "crops_cut", "classify_train"} <= {job.split()[0] for job in again}
 
     def content(directory):
         results = directory / "results"
