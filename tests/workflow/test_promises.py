@@ -113,6 +113,6 @@ def test_a_changed_module_runs_its_stage_and_none_before(study, stage, position)
     assert not ran & before
 
 
-def test_a_lost_output_is_made_again_alone(study):
+def test_a_lost_figure_is_made_again_and_only_the_page_that_shows_it(study):
     (study.directory / "results" / "figures" / "fig05.pdf").unlink()
-    assert study.jobs("--dry-run") == {"report_figure figure=fig05"}
+    assert study.jobs("--dry-run") == {"report_figure figure=fig05", "report_page"}

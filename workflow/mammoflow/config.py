@@ -60,7 +60,7 @@ def _describe(error: ValidationError) -> str:
     described = node.get("description", "")
     if error.validator == "additionalProperties":
         known = sorted(node.get("properties", {}))
-        given: dict[str, Any] = error.instance  # type: ignore[assignment]
+        given = error.instance if isinstance(error.instance, dict) else {}
         unknown = sorted(set(given) - set(known))
         guesses = difflib.get_close_matches(str(unknown[0]), known, n=1)
         hint = f"did you mean `{guesses[0]}`?" if guesses else f"known keys: {', '.join(known)}"

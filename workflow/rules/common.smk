@@ -1,12 +1,13 @@
-"""What several rule files need: names from the config, digests, look-ups. Needs nothing; gives no rule."""
+"""Names from the config and the look-ups of all stages: what is watched, where a table lies. Needs nothing."""
 
 import sys
 
 from mammoflow.config import check_config
+from mammoflow.diagnose.request import check_request
 from mammoflow.errors import MammoflowError
 from mammoflow.index.listing import listing_digest
 from mammoflow.labels.plan import planned_digest, shard_names
-from mammoflow.provenance import code_digest, settings_digest
+from mammoflow.provenance import code_digest, file_sha256, text_digest
 
 
 def or_stop(function, *arguments):
@@ -77,3 +78,57 @@ def planned(kind):
     return lambda wildcards: planned_digest(
         plan(wildcards), kind, wildcards.dataset, wildcards.shard
     )
+
+
+def raw_files(wildcards):
+    """What a data set's index reads: a phantom's manifest; other directories are watched by their listing's digest."""
+    if BY_NAME[wildcards.dataset]["source"] == "phantom":
+        return {"manifest": f"results/phantom/{wildcards.dataset}/manifest.tsv"}
+    return {}
+
+
+def listing(wildcards):
+    """Digest of the names, sizes and times below the root; taken by the main process only, never in a job's."""
+    dataset = BY_NAME[wildcards.dataset]
+    if dataset["source"] == "phantom" or not workflow.is_main_process:
+        return ""
+    return [
+        listing_digest(dataset["root"], path)
+        for path in dataset["directories"].values() or [None]
+    ]
+
+
+def annotation_listing(key):
+    """A params function: digests of the names, sizes and times of the files of `annotations` or `truth`.
+
+    They are taken by the main process only, never in a job's; a phantom's files are known by its manifest.
+    """
+
+    def listed(wildcards):
+        dataset = BY_NAME[wildcards.dataset]
+        if dataset["source"] == "phantom" or not workflow.is_main_process:
+            return ""
+        entries = dataset.get(key, [])
+        entries = entries if isinstance(entries, list) else [entries]
+        return [listing_digest(dataset["root"], entry["path"]) for entry in entries]
+
+    return listed
+
+
+def mined_detections(wildcards):
+    """Out-of-fold detections, or, for the paper's protocol, those of its one model."""
+    where = "paper/" if wildcards.protocol == "paper" else ""
+    return f"results/detect/{setting('crops', 'detector')}/{where}{wildcards.dataset}/{wildcards.shard}.tsv"
+
+
+def report_files(*names):
+    """Digest of files in workflow/report/: a changed template or caption makes the page again."""
+    return text_digest(
+        *(file_sha256(f"{workflow.basedir}/workflow/report/{name}") for name in names)
+    )
+
+
+def request(wildcards):
+    """No file: a missing, wrong or empty directory stops before any model is trained."""
+    or_stop(check_request, setting("study"))
+    return []

@@ -1,12 +1,6 @@
 """Crops. Needs detections, thresholds, frames and pictures. Gives malignant and benign crops with provenance, by shard."""
 
 
-def mined_detections(wildcards):
-    """Out-of-fold detections, or, for the paper's protocol, those of its one model."""
-    where = "paper/" if wildcards.protocol == "paper" else ""
-    return f"results/detect/{setting('crops', 'detector')}/{where}{wildcards.dataset}/{wildcards.shard}.tsv"
-
-
 rule crops_cut:
     input:
         detections=mined_detections,

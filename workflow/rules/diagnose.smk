@@ -1,13 +1,5 @@
 """Diagnose. Needs one study's directory and the trained models. Gives findings as JSON and overlays below results/diagnose/."""
 
-from mammoflow.diagnose.request import check_request
-
-
-def request(wildcards):
-    """No file: a missing, wrong or empty directory stops before any model is trained."""
-    or_stop(check_request, setting("study"))
-    return []
-
 
 rule diagnose:
     input:

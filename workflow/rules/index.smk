@@ -1,24 +1,6 @@
 """Index. Needs raw directories. Gives one row per file: who, what, where, why excluded."""
 
 
-def raw_files(wildcards):
-    """What a data set's index reads: a phantom's manifest; other directories are watched by their listing's digest."""
-    if BY_NAME[wildcards.dataset]["source"] == "phantom":
-        return {"manifest": f"results/phantom/{wildcards.dataset}/manifest.tsv"}
-    return {}
-
-
-def listing(wildcards):
-    """Digest of the names, sizes and times below the root; taken by the main process only, never in a job's."""
-    dataset = BY_NAME[wildcards.dataset]
-    if dataset["source"] == "phantom" or not workflow.is_main_process:
-        return ""
-    return [
-        listing_digest(dataset["root"], path)
-        for path in dataset["directories"].values() or [None]
-    ]
-
-
 rule index_scan:
     input:
         unpack(raw_files),

@@ -1,23 +1,6 @@
 """Labels. Needs the index and the expert's annotations. Gives lesions, truth, folds, the shard plan and YOLO label files."""
 
 
-def annotation_listing(key):
-    """A params function: digests of the names, sizes and times of the files of `annotations` or `truth`.
-
-    They are taken by the main process only, never in a job's; a phantom's files are known by its manifest.
-    """
-
-    def listed(wildcards):
-        dataset = BY_NAME[wildcards.dataset]
-        if dataset["source"] == "phantom" or not workflow.is_main_process:
-            return ""
-        entries = dataset.get(key, [])
-        entries = entries if isinstance(entries, list) else [entries]
-        return [listing_digest(dataset["root"], entry["path"]) for entry in entries]
-
-    return listed
-
-
 rule labels_read:
     input:
         unpack(raw_files),

@@ -1,7 +1,5 @@
 """Report. Needs every table. Gives metrics.json, tables, figures 1 to 12 and the web report."""
 
-from mammoflow.provenance import file_sha256, text_digest
-
 FIGURES = [f"fig{number:02d}" for number in range(1, 13)]
 STUDY_TABLES = {
     "indices": expand("results/index/{dataset}.tsv", dataset=DATASETS),
@@ -42,13 +40,6 @@ STUDY_TABLES = {
         detector=[setting("crops", "detector")],
     ),
 }
-
-
-def report_files(*names):
-    """Digest of files in workflow/report/: a changed template or caption makes the page again."""
-    return text_digest(
-        *(file_sha256(f"{workflow.basedir}/workflow/report/{name}") for name in names)
-    )
 
 
 rule report_metrics:
