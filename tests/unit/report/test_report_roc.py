@@ -1,9 +1,10 @@
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from mammoflow.report.bootstrap import Resamples
-from mammoflow.report.classification import Cases, confusion, threshold_at
+from mammoflow.report.classification import Cases, confusion, threshold_at, untrained_folds
 from mammoflow.report.roc import GRID, Curves, pr_auc, resampled, roc_auc
 
 
@@ -94,3 +95,8 @@ def test_threshold_above_all_scores_when_a_benign_crop_is_the_surest():
     cases = Cases(np.array([True, False]), np.array([0.3, 1.0]), keys, Resamples.draw(keys, 5, seed=0))
     assert threshold_at(cases, "specificity_0.9") > 1.0
     assert confusion(cases, threshold_at(cases, "specificity_0.9"))["specificity"]["value"] == 1
+
+
+def test_models_that_say_one_half_of_everything_are_named():
+    rows = pd.DataFrame({"model_fold": [0, 0, 1, 1, 2], "probability": [0.5, 0.5, 0.5, 0.6, 0.5]})
+    assert untrained_folds(rows) == [0, 2]

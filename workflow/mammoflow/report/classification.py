@@ -78,6 +78,7 @@ def measure(study: Study, protocol: str, classifier: str, cohort: Cohort, shortc
         "crops": len(cases.labels),
         "malignant": int(cases.labels.sum()),
         "patients": len(resamples.patients),
+        "untrained_folds": untrained_folds(rows),
         "roc_auc": cases.roc_auc(),
         "pr_auc": cases.pr_auc(),
         "by_fold": [{"fold": int(str(fold)), **_areas(part, resamples)} for fold, part in rows.groupby("fold")],
@@ -87,6 +88,12 @@ def measure(study: Study, protocol: str, classifier: str, cohort: Cohort, shortc
         "pr_curve": _curve(cases, "precision_recall", "recall", "precision"),
         "shortcut": audit(rows.merge(shortcut, on=["dataset", "crop_id"], how="left"), resamples),
     }
+
+
+def untrained_folds(rows: pd.DataFrame) -> list[int]:
+    """Folds whose model had no crop of a class to learn from: it gives every crop the probability 0.5."""
+    indifferent = (rows["probability"] == 0.5).groupby(rows["model_fold"]).all()
+    return [int(fold) for fold in indifferent.index[indifferent]]
 
 
 def _areas(rows: pd.DataFrame, resamples: Resamples) -> dict[str, Any]:

@@ -94,9 +94,15 @@ def verdict(entries: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _verdict_text(first: dict[str, Any], audit: dict[str, Any]) -> str:
     name, lead = first["classifier"], audit["difference"]
+    untrained = (
+        f" It stayed untrained in {len(first['untrained_folds'])} folds: no crop of one class was found to learn from."
+        if first["untrained_folds"]
+        else ""
+    )
     if lead["value"] is None:
         return (
             f"Whether the crop classifier {name} is better than the shortcut baseline can't be said: it {lead['note']}."
+            + untrained
         )
     says = {True: "is clearly better", False: "is not clearly better", None: "can't be shown to be better"}[
         audit["clearly_better"]
@@ -104,7 +110,7 @@ def _verdict_text(first: dict[str, Any], audit: dict[str, Any]) -> str:
     return (
         f"The crop classifier {name} {says} than a shortcut baseline that never sees the tissue: "
         f"AUC {wording.rate_text(first['roc_auc'])} against {wording.rate_text(audit['roc_auc'])}, "
-        f"difference {wording.rate_text(lead, sign=True)}."
+        f"difference {wording.rate_text(lead, sign=True)}.{untrained}"
     )
 
 
