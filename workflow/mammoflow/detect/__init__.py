@@ -6,6 +6,7 @@
 Ultralytics reads its environment when it is imported, so it is silenced here, before any module of the stage is.
 """
 
-from mammoflow.detect.offline import go_offline
+from mammoflow.detect.offline import go_offline, import_unpatched
 
 go_offline()
+import_unpatched()

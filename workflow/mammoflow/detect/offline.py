@@ -1,10 +1,13 @@
 """Ultralytics without network, telemetry, auto-installs and files outside the job's own folder."""
 
 import atexit
+import importlib
 import os
 import shutil
 import tempfile
 from functools import cache
+
+import PIL.Image
 
 INTEGRATIONS = ["sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb"]
 
@@ -26,6 +29,17 @@ def go_offline() -> str:
         YOLO_CONFIG_DIR=directory,
     )
     return directory
+
+
+def import_unpatched() -> None:
+    """Import Ultralytics and give Pillow its own `Image.open` back.
+
+    Ultralytics replaces it by one that answers a file which is no picture with an attempt to install a HEIF reader,
+    where other stages of the same process (`diagnose`) count on Pillow's own error.
+    """
+    own = PIL.Image.open
+    importlib.import_module("ultralytics.utils.patches")
+    PIL.Image.open = own
 
 
 def integrations_off() -> None:

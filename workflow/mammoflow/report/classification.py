@@ -78,7 +78,7 @@ def measure(study: Study, protocol: str, classifier: str, cohort: Cohort, shortc
         "crops": len(cases.labels),
         "malignant": int(cases.labels.sum()),
         "patients": len(resamples.patients),
-        "untrained_folds": untrained_folds(rows),
+        "untrained_folds": [{"fold": fold} for fold in untrained_folds(rows)],
         "roc_auc": cases.roc_auc(),
         "pr_auc": cases.pr_auc(),
         "by_fold": [{"fold": int(str(fold)), **_areas(part, resamples)} for fold, part in rows.groupby("fold")],
