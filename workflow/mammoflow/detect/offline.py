@@ -37,9 +37,9 @@ def import_unpatched() -> None:
     Ultralytics replaces it by one that answers a file which is no picture with an attempt to install a HEIF reader,
     where other stages of the same process (`diagnose`) count on Pillow's own error.
     """
-    own = PIL.Image.open
-    importlib.import_module("ultralytics.utils.patches")
-    PIL.Image.open = own
+    patches = importlib.import_module("ultralytics.utils.patches")
+    # Pillow's own, kept there; versions that patch nothing keep nothing
+    PIL.Image.open = getattr(patches, "_image_open", PIL.Image.open)
 
 
 def integrations_off() -> None:
