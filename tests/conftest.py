@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from pytest_socket import disable_socket
 
+pytest_plugins = ["small_study"]
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -11,12 +11,14 @@ rule anatomy_locate:
         table="results/anatomy/{detector}/{dataset}/{shard}.tsv",
     log:
         "results/logs/anatomy_locate/{detector}/{dataset}/{shard}.log",
+    benchmark:
+        "results/benchmarks/anatomy_locate/{detector}/{dataset}/{shard}.tsv"
     conda:
         "../../envs/anatomy.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=grows(2000),
+        runtime=grows(60),
     params:
         settings=setting("anatomy"),
         code=code_digest("anatomy"),

@@ -16,8 +16,15 @@ rule classify_train:
         "../../envs/classify.yaml"
     threads: setting("classify", "threads")
     resources:
-        mem_mb=4000,
-        runtime=720,
+        mem_mb=grows(
+            training_mb(
+                setting("classify", "crop_size"),
+                setting("classify", "batch"),
+                224,
+                150,
+            )
+        ),
+        runtime=grows(720),
         gpu=GPU,
     params:
         settings=setting("classify"),
@@ -48,8 +55,8 @@ rule classify_predict:
         "../../envs/classify.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=grows(4000),
+        runtime=grows(240),
         gpu=GPU,
     params:
         settings=setting("classify"),

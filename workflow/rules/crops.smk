@@ -24,8 +24,8 @@ rule crops_cut:
         "../../envs/crops.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=grows(2000),
+        runtime=grows(60),
     params:
         settings=setting("crops"),
         planned=planned("labels"),

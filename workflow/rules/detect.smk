@@ -16,8 +16,12 @@ rule detect_train:
         "../../envs/detect.yaml"
     threads: setting("detect", "threads")
     resources:
-        mem_mb=4000,
-        runtime=1440,
+        mem_mb=grows(
+            training_mb(
+                setting("detect", "image_size"), setting("detect", "batch"), 640, 400
+            )
+        ),
+        runtime=grows(1440),
         gpu=GPU,
     params:
         settings=setting("detect"),
@@ -46,8 +50,8 @@ rule detect_images:
         "../../envs/detect.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=grows(4000),
+        runtime=grows(240),
         gpu=GPU,
     params:
         settings=setting("detect"),
@@ -75,8 +79,8 @@ rule detect_paper:
         "../../envs/detect.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=grows(4000),
+        runtime=grows(240),
         gpu=GPU,
     params:
         settings=setting("detect"),
@@ -100,12 +104,14 @@ rule detect_thresholds:
         thresholds="results/detect/{detector}/thresholds.tsv",
     log:
         "results/logs/detect_thresholds/{detector}.log",
+    benchmark:
+        "results/benchmarks/detect_thresholds/{detector}.tsv"
     conda:
         "../../envs/detect.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grows(2000),
+        runtime=grows(30),
     params:
         settings=setting("crops"),
         folds=FOLDS,

@@ -24,12 +24,14 @@ rule diagnose:
         overlays=directory("results/diagnose/overlays"),
     log:
         "results/logs/diagnose.log",
+    benchmark:
+        "results/benchmarks/diagnose.tsv"
     conda:
         "../../envs/diagnose.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=grows(4000),
+        runtime=grows(30),
         gpu=GPU,
     params:
         study=setting("study"),

@@ -20,8 +20,8 @@ rule explain_detections:
         "../../envs/explain.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=grows(4000),
+        runtime=grows(240),
         gpu=GPU,
     params:
         settings=setting("explain"),
@@ -54,8 +54,8 @@ rule explain_crops:
         "../../envs/explain.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=grows(4000),
+        runtime=grows(240),
         gpu=GPU,
     params:
         settings=setting("explain"),

@@ -18,8 +18,8 @@ rule images_convert:
         "../../envs/images.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=grows(2000),
+        runtime=grows(120),
     params:
         dataset=of_dataset("name", "source", "root", "window"),
         settings=setting("images"),

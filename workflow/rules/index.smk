@@ -15,8 +15,8 @@ rule index_scan:
         "../../envs/index.yaml"
     threads: 2
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=grows(2000),
+        runtime=grows(60),
     params:
         dataset=of_dataset(
             "name", "source", "root", "directories", "patient_rule", "patient_from"

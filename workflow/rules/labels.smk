@@ -10,12 +10,14 @@ rule labels_read:
         lesions="results/labels/{dataset}/lesions.tsv",
     log:
         "results/logs/labels_read/{dataset}.log",
+    benchmark:
+        "results/benchmarks/labels_read/{dataset}.tsv"
     conda:
         "../../envs/labels.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grows(2000),
+        runtime=grows(30),
     params:
         dataset=of_dataset("name", "root", "annotations"),
         expert_classes=setting("labels", "expert_classes"),
@@ -35,12 +37,14 @@ rule labels_truth:
         truth="results/labels/{dataset}/truth.tsv",
     log:
         "results/logs/labels_truth/{dataset}.log",
+    benchmark:
+        "results/benchmarks/labels_truth/{dataset}.tsv"
     conda:
         "../../envs/labels.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grows(2000),
+        runtime=grows(30),
     params:
         dataset=of_dataset("name", "root", "truth"),
         expert_classes=setting("labels", "expert_classes"),
@@ -59,12 +63,14 @@ rule labels_patients:
         patients=update("results/labels/patients.tsv"),
     log:
         "results/logs/labels_patients.log",
+    benchmark:
+        "results/benchmarks/labels_patients.tsv"
     conda:
         "../../envs/labels.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grows(2000),
+        runtime=grows(30),
     params:
         datasets=[
             {key: BY_NAME[name][key] for key in ("name", "role", "shards")}
@@ -86,12 +92,14 @@ checkpoint labels_plan:
         plan="results/labels/plan.json",
     log:
         "results/logs/labels_plan.log",
+    benchmark:
+        "results/benchmarks/labels_plan.tsv"
     conda:
         "../../envs/labels.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grows(2000),
+        runtime=grows(30),
     params:
         datasets=[
             {key: BY_NAME[name][key] for key in ("name", "shards")}
@@ -114,14 +122,16 @@ rule labels_yolo:
         files=directory("results/labels/{dataset}/{shard}"),
     log:
         "results/logs/labels_yolo/{dataset}/{shard}.log",
+    benchmark:
+        "results/benchmarks/labels_yolo/{dataset}/{shard}.tsv"
     wildcard_constraints:
         shard=r"annotated-\d{3}",
     conda:
         "../../envs/labels.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grows(2000),
+        runtime=grows(30),
     params:
         planned=planned("labels"),
         code=code_digest("labels"),
@@ -137,12 +147,14 @@ rule labels_leakage:
         duplicates="results/labels/duplicates.tsv",
     log:
         "results/logs/labels_leakage.log",
+    benchmark:
+        "results/benchmarks/labels_leakage.tsv"
     conda:
         "../../envs/labels.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grows(2000),
+        runtime=grows(30),
     params:
         code=code_digest("labels"),
     script:

@@ -15,8 +15,8 @@ rule phantom_generate:
         "../../envs/phantom.yaml"
     threads: 2
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=grows(3000),
+        runtime=grows(60),
     params:
         phantom=of_dataset("phantom"),
         seed=setting("seed"),

@@ -50,12 +50,14 @@ rule report_metrics:
         tables=directory("results/report/tables"),
     log:
         "results/logs/report_metrics.log",
+    benchmark:
+        "results/benchmarks/report_metrics.tsv"
     conda:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=grows(4000),
+        runtime=grows(120),
     params:
         study=STUDY,
         code=code_digest("report"),
@@ -72,14 +74,16 @@ rule report_figure:
         pdf="results/figures/{figure}.pdf",
     log:
         "results/logs/report_figure/{figure}.log",
+    benchmark:
+        "results/benchmarks/report_figure/{figure}.tsv"
     wildcard_constraints:
         figure=r"fig\d\d",
     conda:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=grows(4000),
+        runtime=grows(60),
     params:
         study=STUDY,
         code=code_digest("report"),
@@ -96,12 +100,14 @@ rule report_page:
         page="results/report/index.html",
     log:
         "results/logs/report_page.log",
+    benchmark:
+        "results/benchmarks/report_page.tsv"
     conda:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=grows(4000),
+        runtime=grows(60),
     params:
         study=STUDY,
         template=report_files("page.html.jinja", "captions.toml"),

@@ -108,7 +108,14 @@ def _external() -> dict:
 @pytest.fixture(scope="session")
 def finished_study(root, tmp_path_factory) -> Study:
     """The study after one whole run; tests that change something take `study`, a copy."""
-    study = Study(tmp_path_factory.mktemp("study"))
+    study = new_study(root, tmp_path_factory.mktemp("study"))
+    study.jobs()
+    return study
+
+
+def new_study(root: Path, directory: Path) -> Study:
+    """The study before its first run, in `directory`: a copy of the workflow, raw files, settings."""
+    study = Study(directory)
     study.code.mkdir()
     shutil.copy(root / "Snakefile", study.code)
     shutil.copy(root / "config.yaml", study.code)
@@ -117,7 +124,6 @@ def finished_study(root, tmp_path_factory) -> Study:
     generate("hospital", study.raw, patients=10, malignant=6, benign=3, machines=["alpha", "beta"], seed=1)
     settings = SMALL | {"datasets": [_internal("hospital"), _external()]}
     (study.directory / "study.yaml").write_text(yaml.safe_dump(settings))
-    study.jobs()
     return study
 
 
