@@ -14,7 +14,7 @@ TABLES = ["pandas", "pandera", "pyarrow", "numpy"]
 PIXELS = ["pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls",
           "opencv-python-headless", "scipy", "pillow"]  # fmt: skip
 DETECTOR = ["torch", "torchvision", "ultralytics", "ensemble-boxes", "safetensors", "opencv-python-headless"]
-CLASSIFIER = ["torch", "torchvision", "timm", "safetensors", "scikit-learn", "opencv-python-headless"]
+CLASSIFIER = ["torch", "torchvision", "timm", "safetensors", "scikit-learn", "scipy", "opencv-python-headless"]
 STAGES = {
     "phantom": [*TABLES, *PIXELS, "imagecodecs"],
     "index": [*TABLES, *PIXELS],

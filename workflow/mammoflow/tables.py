@@ -252,9 +252,31 @@ PREDICTIONS = _schema(
         "protocol": _text("how crops were gathered", PROTOCOLS),
         "classifier": _text("architecture, for example resnet50"),
         "label": _text("malignant or benign", CROP_LABELS),
-        "probability": _float("of malignant", 0, 1),
+        "probability": _float("of malignant, as the network says it", 0, 1),
+        "calibrated": _float("probability of malignant, calibrated on the training folds' validation part", 0, 1),
+        "masked": _float("the same of the crop with its centre hidden: what the surroundings alone tell", 0, 1),
         "model_fold": _int("fold whose model judged it, -1 for the mean of all folds", EXTERNAL_FOLD),
         "model_digest": _text("SHA-256 of the weights, 16 hexadecimal digits (several joined by +)"),
+    },
+)
+
+FRAMES = _schema(
+    "frames",
+    {
+        "dataset": _DATASET,
+        "image_id": _IMAGE_ID,
+        "patient_key": _PATIENT_KEY,
+        "fold": _int("fold of the patient, -1 for external patients", EXTERNAL_FOLD),
+        "detection_id": _text("lesion detection that is judged", pattern=_ID),
+        "detector": _text("architecture, for example yolov6n"),
+        "score": _float("the detector's confidence", 0, 1),
+        "accepted": _bool("whether it reaches the mining threshold; else it is its image's best"),
+        **_box("frame"),
+        "classifier": _text("architecture, for example resnet50"),
+        "probability": _float("of malignant, as the network says it", 0, 1),
+        "calibrated": _float("probability of malignant, calibrated", 0, 1),
+        "model_fold": _int("fold whose model judged it, -1 for the mean of all folds", EXTERNAL_FOLD),
+        "model_digest": _text("SHA-256 of the classifier's weights, 16 hexadecimal digits (several joined by +)"),
     },
 )
 
@@ -313,6 +335,7 @@ ALL = {
         THRESHOLDS,
         CROPS,
         PREDICTIONS,
+        FRAMES,
         RELEVANCE,
         ANATOMY,
     )

@@ -1,4 +1,4 @@
-"""Classify. Needs crops. Gives classifiers per protocol, architecture and fold, and out-of-fold probabilities of every crop."""
+"""Classify. Needs crops. Gives classifiers per protocol, architecture and fold, and out-of-fold probabilities of crops and frames."""
 
 
 rule classify_train:
@@ -45,8 +45,22 @@ rule classify_predict:
             f"results/crops/{wildcards.protocol}/{{dataset}}/{{shard}}.tsv",
             [wildcards.dataset],
         ),
+        detections=lambda wildcards: shards(
+            f"results/detect/{setting('crops', 'detector')}/{{dataset}}/{{shard}}.tsv",
+            [wildcards.dataset],
+        ),
+        images=lambda wildcards: shards(
+            "results/images/{dataset}/{shard}.tsv", [wildcards.dataset]
+        ),
+        thresholds=expand(
+            "results/detect/{detector}/thresholds.tsv",
+            detector=setting("crops", "detector"),
+        ),
+        index=ancient("results/index/{dataset}.tsv"),
+        patients=ancient("results/labels/patients.tsv"),
     output:
         predictions="results/classify/{protocol}/{classifier}/{dataset}.tsv",
+        frames="results/classify/{protocol}/{classifier}/{dataset}.frames.tsv",
     log:
         "results/logs/classify_predict/{protocol}/{classifier}/{dataset}.log",
     benchmark:
@@ -60,6 +74,7 @@ rule classify_predict:
         gpu=GPU,
     params:
         settings=setting("classify"),
+        crops=setting("crops"),
         device=setting("device"),
         code=code_digest("classify"),
     script:

@@ -1,4 +1,4 @@
-from mammoflow.classify import predict_table
+from mammoflow.classify import predict_table, score_frames
 from mammoflow.jobs import job
 
 if __name__ == "__main__":
@@ -10,4 +10,16 @@ if __name__ == "__main__":
             threads=snakemake.threads,
             device=snakemake.params.device,
             predictions_path=snakemake.output.predictions,
+        )
+        score_frames(
+            snakemake.input.detections,
+            snakemake.input.thresholds[0],
+            snakemake.input.images,
+            snakemake.input.index,
+            snakemake.input.patients,
+            snakemake.input.models,
+            crop_settings=snakemake.params.crops,
+            threads=snakemake.threads,
+            device=snakemake.params.device,
+            frames_path=snakemake.output.frames,
         )

@@ -9,6 +9,7 @@ if __name__ == "__main__":
             detections=snakemake.input.detections,
             thresholds=snakemake.input.thresholds[0],
             images=snakemake.input.images,
+            index=snakemake.input.index,
             lesions=snakemake.input.lesions,
             patients=snakemake.input.patients,
             settings=snakemake.params.settings,

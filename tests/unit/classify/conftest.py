@@ -11,6 +11,7 @@ SETTINGS = {
     "epochs": 3,
     "batch": 8,
     "learning_rate": 0.002,
+    "ema": 0.5,
     "patience": 6,
     "validation_share": 0.25,
     "threads": 1,

@@ -12,8 +12,10 @@ from mammoflow.classify.data import (
     class_weights,
     lacking_class,
     load_part,
+    mask_center,
     read_crop,
     split_validation,
+    stack,
     training_rows,
 )
 from mammoflow.errors import DataError, LeakageError
@@ -157,3 +159,22 @@ def test_unreadable_crop_is_named(tmp_path):
     (tmp_path / "crop.png").write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"crop\.png"):
         read_crop(tmp_path / "crop.png")
+
+
+def test_masked_centre_by_hand():
+    crop = np.full((8, 12), 40, np.uint8)
+    crop[2:6, 3:9] = 250  # the middle half of each side
+    crop[0, 0] = 112  # 96 - 24 pixels are around: their mean is 41
+    masked = mask_center(crop)
+    assert (masked[2:6, 3:9] == 41).all()
+    outside = np.ones(crop.shape, bool)
+    outside[2:6, 3:9] = False
+    assert (masked[outside] == crop[outside]).all()
+    assert crop[3, 4] == 250
+
+
+def test_eight_bits_beside_sixteen_become_sixteen():
+    both = stack([np.full((2, 2), 255, np.uint8), np.full((2, 2), 65535, np.uint16)])
+    assert both.dtype == np.uint16
+    assert (both == 65535).all()
+    assert stack([np.zeros((2, 2), np.uint8)]).dtype == np.uint8

@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from mammoflow.classify import Classifier, load_classifier, predict, predict_mean, preprocess
+from mammoflow.classify import Classifier, load_classifier, mean_scores, predict, preprocess
+from mammoflow.classify.calibration import Calibration
 from mammoflow.classify.model import MEAN, STD, build, resize, save_classifier, start_from
 from mammoflow.errors import ModelError
 
@@ -104,7 +106,22 @@ def test_mean_of_several_is_that_of_probabilities():
     crops = [np.full((8, 8), grey, np.uint8) for grey in (30, 220)]
     judges = [classifier_of(Mean(factor), fold) for fold, factor in enumerate((1, -2, 5))]
     expected = sum(predict(judge, crops) for judge in judges) / 3
-    assert predict_mean(judges, crops) == pytest.approx(expected)
+    assert mean_scores(judges, crops).probability == pytest.approx(expected)
+
+
+def test_calibrated_score_by_hand():
+    judge = replace(classifier_of(Mean(3)), calibration=Calibration(temperature=2.0, offset=-1.0))
+    said = mean_scores([judge], [np.full((8, 8), 200, np.uint8)])
+    margin = 3 * (200 / 255 - MEAN) / STD
+    assert said.probability[0] == pytest.approx(1 / (1 + np.exp(-margin)), rel=1e-5)
+    assert said.calibrated[0] == pytest.approx(1 / (1 + np.exp(-(margin - 1) / 2)), rel=1e-5)
+
+
+def test_sixteen_bits_say_what_eight_say():
+    crop = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
+    deep = crop.astype(np.uint16) * 257
+    assert torch.equal(preprocess([crop], 16), preprocess([deep], 16))
+    assert not torch.equal(preprocess([deep], 16), preprocess([deep - deep % 512], 16))
 
 
 def pretrained(path, architecture, **options):

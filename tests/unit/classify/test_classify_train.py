@@ -10,8 +10,8 @@ from sklearn.metrics import roc_auc_score
 from mammoflow import tables
 from mammoflow.classify import load_classifier, predict, predict_table, train_classifier
 from mammoflow.classify import train as training
-from mammoflow.classify.data import read_crop
-from mammoflow.classify.model import read_record
+from mammoflow.classify.data import mask_center, read_crop
+from mammoflow.classify.model import read_record, scores
 from mammoflow.errors import DataError, LeakageError
 
 
@@ -169,6 +169,45 @@ def test_predictions_are_out_of_fold_and_external_ones_the_mean(models, tmp_path
         assert row.model_digest == "+".join(j.digest for j in (judges if row.fold < 0 else [judges[row.fold]]))
         assert row.label == crops.loc[row.crop_id, "label"]
     assert {-1, 0, 1, 2} == set(predictions["fold"])
+
+
+def test_calibrated_and_masked_scores_are_those_of_the_model(models, tmp_path):
+    paths, model_paths = models
+    predict_table(paths, model_paths, 1, "cpu", tmp_path / "predictions.tsv")
+    crops = tables.read_all(tables.CROPS, paths).set_index("crop_id")
+    row = tables.read(tables.PREDICTIONS, tmp_path / "predictions.tsv").query("fold == 1").iloc[0]
+    crop, judge = read_crop(crops.loc[row["crop_id"], "png"]), load_classifier(model_paths[1])
+    assert row["calibrated"] == pytest.approx(scores(judge, [crop]).calibrated[0], abs=1e-6)
+    assert row["masked"] == pytest.approx(scores(judge, [mask_center(crop)]).calibrated[0], abs=1e-6)
+    logit = np.log(row["probability"] / (1 - row["probability"]))
+    expected = 1 / (1 + np.exp(-(logit + judge.calibration.offset) / judge.calibration.temperature))
+    assert row["calibrated"] == pytest.approx(expected, abs=1e-5)
+    assert read_record(model_paths[1])["calibration"]["temperature"] == judge.calibration.temperature
+
+
+def test_weights_are_averaged_over_the_steps(make_crops, settings, tmp_path, monkeypatch):
+    """The kept weights are ``decay * average + (1 - decay) * weights`` step by step, by hand."""
+    seen = []
+    real = training.ModelEmaV3.update
+
+    def update(self, model, step):
+        before = {name: value.clone() for name, value in self.module.state_dict().items()}
+        real(self, model, step=step)
+        decay = min(0.5, 1 - step ** (-2 / 3)) if step > 1 else 0.0
+        seen.append((step, before, {name: value.clone() for name, value in model.state_dict().items()}, decay))
+
+    monkeypatch.setattr(training.ModelEmaV3, "update", update)
+    model, _ = run(make_crops(), tmp_path, settings | {"epochs": 2, "validation_share": 0})
+    assert [step for step, *_ in seen] == list(range(1, len(seen) + 1))
+    _, before, current, decay = seen[-1]
+    assert decay == 0.5
+    kept = load_classifier(model).model.state_dict()
+    for name, value in kept.items():
+        if value.is_floating_point():
+            assert torch.allclose(value, decay * before[name] + (1 - decay) * current[name], atol=1e-6), name
+    plain, _ = run(make_crops(name="again"), tmp_path / "plain", settings | {"epochs": 2, "ema": 0})
+    assert len(seen) == seen[-1][0]
+    assert not torch.equal(load_classifier(plain).model.state_dict()["fc.weight"], kept["fc.weight"])
 
 
 def test_fold_without_a_model_is_named(models, tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mammoflow import boxes, tables
-from mammoflow.crops import crop_box, cut, cut_shard
+from mammoflow.crops import crop_box, crop_side, cut, cut_shard
 from mammoflow.errors import DataError
 
 SETTINGS = {"detector": "yolov6n", "false_frames_per_image": 0.5, "match_iou": 0.2, "margin": 1.5}
@@ -21,7 +21,7 @@ SETTINGS = {"detector": "yolov6n", "false_frames_per_image": 0.5, "match_iou": 0
     ],
 )
 def test_crop_box_by_hand(frame, margin, expected):
-    assert crop_box(frame, margin) == expected
+    assert crop_box(frame, crop_side(frame, {"margin": margin}, np.nan)) == expected
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -29,10 +29,36 @@ def test_crop_box_is_a_square_about_the_frame(seed):
     random = np.random.default_rng(seed)
     x, y, width, height = random.uniform(1, 200, 4)
     margin = random.uniform(1, 3)
-    box = crop_box((x, y, x + width, y + height), margin)
+    frame = (x, y, x + width, y + height)
+    box = crop_box(frame, crop_side(frame, {"margin": margin, "scale": None}, 0.1))
     assert box[2] - box[0] == box[3] - box[1]
     assert abs(box[2] - box[0] - margin * max(width, height)) <= 0.5
     assert np.abs(boxes.centers(box)[0] - [x + width / 2, y + height / 2]).max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("spacing", "scale", "side"),
+    [
+        (0.1, {"side_mm": 30}, 300),
+        (0.1, {"side_mm": 30, "pixel_spacing": 0.2}, 300),
+        (np.nan, {"side_mm": 30, "pixel_spacing": 0.2}, 150),
+        (np.nan, {"side_mm": 30}, 60),  # unknown spacing: margin times 40
+        (0.1, None, 60),
+    ],
+)
+def test_side_in_mm_is_the_same_for_small_and_large_frames(spacing, scale, side):
+    settings = {"margin": 1.5, "scale": scale}
+    assert crop_side((0, 0, 40, 20), settings, spacing) == side
+    if side != 60:
+        assert crop_side((0, 0, 7, 3), settings, spacing) == side
+
+
+def test_sixteen_bits_stay_sixteen_bits():
+    image = np.arange(100, dtype=np.uint16).reshape(10, 10) * 600
+    crop = cut(image, (5, 5, 12, 12))
+    assert crop.dtype == np.uint16
+    assert crop[0, 0] == 55 * 600
+    assert crop[6, 6] == 0
 
 
 @pytest.mark.parametrize("box", [(2, 3, 6, 7), (-3, -2, 5, 6), (6, 5, 14, 13), (-5, -5, 20, 20), (30, 30, 34, 34)])
@@ -67,7 +93,7 @@ def shard(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     labels = ["positive", "negative", "unknown", "negative"]
     folds = [0, 1, 0, -1]
-    images, patients = [], []
+    images, patients, index = [], [], []
     for number, (label, fold) in enumerate(zip(labels, folds, strict=True)):
         picture = np.random.default_rng(number).integers(1, 256, (80, 60), dtype=np.uint8)
         cv2.imwrite(f"image{number}.png", picture)
@@ -77,6 +103,15 @@ def shard(tmp_path, monkeypatch):
                 "reason": "", "png": f"image{number}.png", "train_png": "small.png", "width": 60, "height": 80,
                 "transform": "{}", "breast_x1": 0, "breast_y1": 0, "breast_x2": 60, "breast_y2": 80, "window": "none",
                 "pixel_digest": f"{number}", "grey_p05": 0, "grey_p50": 0, "grey_p95": 0,
+            }
+        )  # fmt: skip
+        index.append(
+            {
+                "dataset": "hospital", "image_id": f"image{number}", "status": "ok", "reason": "",
+                "patient_key": f"patient{number}", "study_key": "", "directory_label": label, "image_laterality": "L",
+                "view_position": "CC", "rows": 80, "columns": 60, "bits_stored": 8, "size": 1, "mtime_ns": 1,
+                "photometric_interpretation": "MONOCHROME2", "presentation_intent": "", "machine": "alpha",
+                "transfer_syntax_uid": "", "imager_pixel_spacing": 0.5 if number else np.nan,
             }
         )  # fmt: skip
         patients.append(
@@ -107,18 +142,20 @@ def shard(tmp_path, monkeypatch):
         detection(3, 0, 0.75, (10, 10, 20, 24), model_fold=-1),
         detection(3, 1, 0.65, (30, 30, 40, 40), model_fold=-1),
     ]
-    return SimpleNamespace(images=images, patients=patients, lesions=[lesion], thresholds=thresholds, detections=found)
+    return SimpleNamespace(
+        images=images, index=index, patients=patients, lesions=[lesion], thresholds=thresholds, detections=found
+    )
 
 
-def run(shard, protocol):
+def run(shard, protocol, settings=SETTINGS):
     schemas = {
-        "images": tables.IMAGES, "patients": tables.PATIENTS, "lesions": tables.LESIONS,
+        "images": tables.IMAGES, "index": tables.INDEX, "patients": tables.PATIENTS, "lesions": tables.LESIONS,
         "thresholds": tables.THRESHOLDS, "detections": tables.DETECTIONS,
     }  # fmt: skip
     for name, schema in schemas.items():
         tables.write(schema, tables.from_rows(schema, getattr(shard, name)), f"{name}.tsv")
     inputs = {name: f"{name}.tsv" for name in schemas}
-    cut_shard(protocol, **inputs, settings=SETTINGS, table="crops.tsv", pictures="crops")
+    cut_shard(protocol, **inputs, settings=settings, table="crops.tsv", pictures="crops")
     return tables.read(tables.CROPS, "crops.tsv")
 
 
@@ -133,6 +170,12 @@ def test_out_of_fold_crops(shard):
     assert (first["lesion_id"], first["detection_id"]) == ("lesion0", "image0-yolov6n-000")
     assert first["iou"] == pytest.approx(18 * 18 / (800 - 18 * 18))
     assert found["config_digest"].nunique() == 1
+
+
+def test_crops_of_one_scale_where_the_spacing_is_known(shard):
+    found = run(shard, "out_of_fold", SETTINGS | {"scale": {"side_mm": 12}})
+    assert (found["crop_x2"] - found["crop_x1"]).tolist() == [30, 24, 24]  # unknown: 1.5 * 20 px; 12 mm / 0.5 mm
+    assert found["config_digest"][0] != run(shard, "out_of_fold")["config_digest"][0]
 
 
 def test_paper_crops(shard):

@@ -41,6 +41,8 @@ def prediction(number, label, probability, fold=0, model_fold=0, digest="a"):
         "classifier": ARCHITECTURE,
         "label": label,
         "probability": probability,
+        "calibrated": probability,
+        "masked": 0.5,
         "model_fold": model_fold,
         "model_digest": digest,
     }

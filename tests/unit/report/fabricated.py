@@ -209,7 +209,8 @@ class Maker:
             self.rows["predictions"].append(
                 dict(dataset=row["dataset"], crop_id=crop_id, image_id=row["image_id"], patient_key=row["patient_key"],
                      fold=fold, protocol="out_of_fold", classifier=classifier,
-                     label="malignant" if malignant else "benign", probability=probability, model_fold=fold,
+                     label="malignant" if malignant else "benign", probability=probability,
+                     calibrated=probability, masked=self.rng.random(), model_fold=fold,
                      model_digest=f"{classifier}digest{fold}")
             )  # fmt: skip
             self.relevance("crop_maps", "crop", classifier, row, crop_id, box, probability)

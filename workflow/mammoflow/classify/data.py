@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mammoflow import tables
-from mammoflow.classify.model import CLASSES, resize
+from mammoflow.classify.model import CLASSES, Crop, resize
 from mammoflow.errors import DataError, LeakageError
 from mammoflow.provenance import text_digest
 
@@ -30,37 +30,58 @@ class Part:
     Attributes
     ----------
     rows : their rows of the CROPS tables.
-    crops : uint8 array (N, S, S), 0..255.
+    crops : uint8 or uint16 array (N, S, S), full scale.
     labels : int64 array (N,), indices of `model.CLASSES`.
     """
 
     rows: pd.DataFrame
-    crops: NDArray[np.uint8]
+    crops: Crop
     labels: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
-def read_crop(path: str | Path) -> NDArray[np.uint8]:
-    """Read a crop as uint8 array (H, W).
+def read_crop(path: str | Path) -> Crop:
+    """Read a crop as uint8 or uint16 array (H, W).
 
     Raises
     ------
     DataError
         The file is missing or no picture.
     """
-    crop = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    crop = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     if crop is None:
         raise DataError(f"{path}: can't be read as a picture: delete its shard's crops table, and it is cut again")
-    return np.asarray(crop, dtype=np.uint8)
+    return np.asarray(crop)
+
+
+def mask_center(crop: Crop) -> Crop:
+    """Hide the lesion: the middle square of half the crop's side becomes the mean grey of what is around it.
+
+    A classifier that still tells such crops apart goes by their surroundings. The hidden share is the same in every
+    crop, so it says nothing of the frame's size.
+    """
+    height, width = crop.shape
+    rows, columns = slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
+    around = np.ones(crop.shape, bool)
+    around[rows, columns] = False
+    masked = crop.copy()
+    masked[rows, columns] = round(float(crop[around].mean())) if around.any() else 0
+    return masked
 
 
 def load_part(rows: pd.DataFrame, crop_size: int) -> Part:
     """Read the pictures of `rows` at the classifier's size."""
     crops = [resize(read_crop(path), crop_size) for path in rows["png"]]
     labels = np.array([CLASSES.index(label) for label in rows["label"]], dtype=np.int64)
-    return Part(rows, np.stack(crops) if crops else np.zeros((0, crop_size, crop_size), np.uint8), labels)
+    return Part(rows, stack(crops) if crops else np.zeros((0, crop_size, crop_size), np.uint8), labels)
+
+
+def stack(crops: Sequence[Crop]) -> Crop:
+    """Crops (S, S) as one array (N, S, S), 16 bits deep when one of them is."""
+    deep = any(crop.dtype == np.uint16 for crop in crops)
+    return np.stack([crop.astype(np.uint16) * 257 if deep and crop.dtype == np.uint8 else crop for crop in crops])
 
 
 def training_rows(crops: pd.DataFrame, fold: int) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from scipy.special import expit
 from timm.layers import resample_abs_pos_embed
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from mammoflow.classify.calibration import Calibration
 from mammoflow.errors import ModelError
 from mammoflow.files import whole_file
 from mammoflow.provenance import DIGEST_LENGTH, file_sha256
@@ -26,6 +28,8 @@ CLASSES = ("benign", "malignant")
 MALIGNANT = CLASSES.index("malignant")
 MEAN, STD = 0.449, 0.226  # grey level of ImageNet (mean over its channels): timm's pretrained weights expect it
 METADATA = "mammoflow"  # one key: safetensors keeps several in no fixed order, and equal models must be equal files
+
+Crop = NDArray[Any]  # uint8 or uint16, full scale
 
 log = logging.getLogger("mammoflow")
 
@@ -42,6 +46,7 @@ class Classifier:
     classes : names of the logits.
     digest : first 16 hexadecimal digits of the file's SHA-256.
     fold : fold whose patients it never saw.
+    calibration : what makes its probabilities those of the study (`mammoflow.classify.calibration`).
     """
 
     model: nn.Module
@@ -50,6 +55,21 @@ class Classifier:
     classes: tuple[str, ...]
     digest: str
     fold: int
+    calibration: Calibration = field(default_factory=Calibration)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What classifiers say of crops; float64 arrays, (N,), probability of malignant, 0..1.
+
+    Attributes
+    ----------
+    probability : as the network says it.
+    calibrated : the same, calibrated.
+    """
+
+    probability: NDArray[np.float64]
+    calibrated: NDArray[np.float64]
 
 
 def build(architecture: str, crop_size: int) -> nn.Module:
@@ -187,14 +207,20 @@ def load_classifier(path: str | Path, device: str = "cpu") -> Classifier:
         classes=tuple(record["classes"]),
         digest=file_sha256(path)[:DIGEST_LENGTH],
         fold=record["fold"],
+        calibration=Calibration(**record.get("calibration", {})),
     )
 
 
-def resize(crop: NDArray[np.uint8], crop_size: int) -> NDArray[np.uint8]:
+def resize(crop: Crop, crop_size: int) -> Crop:
     """Stretch a crop (H, W) to (S, S): by area when it shrinks, so that calcifications are averaged and not skipped."""
     shrinks = max(crop.shape) > crop_size
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(crop, (crop_size, crop_size), interpolation=interpolation), dtype=np.uint8)
+    return np.asarray(cv2.resize(crop, (crop_size, crop_size), interpolation=interpolation), dtype=crop.dtype)
+
+
+def grey_levels(crops: Crop) -> Tensor:
+    """Share of the full scale of their depth (8 or 16 bits), 0..1, of crops (N, S, S), as float32 (N, 1, S, S)."""
+    return torch.from_numpy(crops.astype(np.float32) / np.iinfo(crops.dtype).max)[:, None]
 
 
 def normalise(crops: Tensor) -> Tensor:
@@ -202,12 +228,12 @@ def normalise(crops: Tensor) -> Tensor:
     return (crops - MEAN) / STD
 
 
-def preprocess(crops: Sequence[NDArray[np.uint8]], crop_size: int) -> Tensor:
+def preprocess(crops: Sequence[Crop], crop_size: int) -> Tensor:
     """Resize and normalise crops.
 
     Parameters
     ----------
-    crops : uint8 arrays (H, W), 0..255, of any sizes; possibly none.
+    crops : uint8 or uint16 arrays (H, W), full scale, of any sizes; possibly none.
     crop_size : side S that the classifier expects, pixels.
 
     Returns
@@ -216,8 +242,7 @@ def preprocess(crops: Sequence[NDArray[np.uint8]], crop_size: int) -> Tensor:
     """
     if not len(crops):
         return torch.zeros(0, 1, crop_size, crop_size)
-    stack = np.stack([resize(crop, crop_size) for crop in crops])
-    return normalise(torch.from_numpy(stack)[:, None].float() / 255)
+    return normalise(torch.cat([grey_levels(resize(crop, crop_size)[None]) for crop in crops]))
 
 
 @torch.inference_mode()
@@ -229,12 +254,21 @@ def logits(model: nn.Module, inputs: Tensor, batch: int = 64) -> Tensor:
     return torch.cat(parts) if parts else torch.zeros(0, len(CLASSES))
 
 
-def predict(classifier: Classifier, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-    """Probability of malignant, 0..1, of each crop (uint8 arrays (H, W) of any sizes); shape (N,)."""
-    scores = logits(classifier.model, preprocess(crops, classifier.crop_size))
-    return scores.double().softmax(dim=1)[:, classifier.classes.index("malignant")].numpy()
+def scores(classifier: Classifier, crops: Sequence[Crop]) -> Scores:
+    """Probability of malignant, raw and calibrated, of each crop (uint8 or uint16 arrays (H, W) of any sizes)."""
+    said = logits(classifier.model, preprocess(crops, classifier.crop_size)).double().numpy()
+    malignant = classifier.classes.index("malignant")
+    margin = said[:, malignant] - said[:, 1 - malignant]
+    return Scores(expit(margin), classifier.calibration.apply(margin))
 
 
-def predict_mean(classifiers: Sequence[Classifier], crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-    """Mean of what several classifiers say: for crops of patients whom none of them saw; shape (N,)."""
-    return np.mean([predict(classifier, crops) for classifier in classifiers], axis=0)
+def predict(classifier: Classifier, crops: Sequence[Crop]) -> NDArray[np.float64]:
+    """Probability of malignant as the network says it, 0..1; shape (N,)."""
+    return scores(classifier, crops).probability
+
+
+def mean_scores(classifiers: Sequence[Classifier], crops: Sequence[Crop]) -> Scores:
+    """Mean of what several classifiers say: for crops of patients whom none of them saw."""
+    each = [scores(classifier, crops) for classifier in classifiers]
+    probability = np.mean([one.probability for one in each], axis=0)
+    return Scores(probability, np.mean([one.calibrated for one in each], axis=0))

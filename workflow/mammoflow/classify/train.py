@@ -4,7 +4,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from mammoflow import tables
+from mammoflow.classify import calibration
 from mammoflow.classify.data import (
     Part,
     augment,
@@ -35,6 +37,7 @@ from mammoflow.classify.model import (
     MEAN,
     STD,
     build,
+    grey_levels,
     logits,
     normalise,
     save_classifier,
@@ -60,20 +63,28 @@ class State:
     Attributes
     ----------
     model, optimizer : being trained.
+    average : moving average of the weights, which is what is judged and kept; None when it is switched off.
     best : weights of the best epoch so far.
     history : one row an epoch, as in history.tsv.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    average: ModelEmaV3 | None = None
     best: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The model whose weights count: the average, or the trained one itself."""
+        return self.model if self.average is None else self.average.module
 
     def save(self, path: Path) -> None:
         """Write the state whole, so that a kill at any moment leaves the previous one."""
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "average": self.judged.state_dict(),
             "best": self.best,
             "history": self.history,
         }
@@ -84,6 +95,7 @@ class State:
         """Go on from what `save` wrote."""
         state = torch.load(path, map_location=device, weights_only=True)
         self.model.load_state_dict(state["model"])
+        self.judged.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best, self.history = state["best"], state["history"]
 
@@ -103,10 +115,11 @@ def train_classifier(
     When a class has no crop to learn from, the study goes on all the same: the classifier stays untrained, gives every
     crop the probability 0.5, and the log says why and how to mend it.
 
-    A patient-wise validation part chooses the epoch: the one with the highest AUC, of equal ones that with the
-    lowest loss; training stops after ``patience`` epochs without a better one. The state is kept after each epoch (of
-    short ones, every ten seconds) in ``<fold's directory>.work/<digest of settings and data>/``, and a killed training
-    goes on from there to the same weights.
+    Weights are averaged over the steps (``ema``). A patient-wise validation part chooses the epoch: the one with the
+    highest AUC, of equal ones that with the lowest loss; training stops after ``patience`` epochs without a better one.
+    At the end the same part fits the temperature of the calibrated probabilities. The state is kept after each epoch
+    (of short ones, every ten seconds) in ``<fold's directory>.work/<digest of settings and data>/``, and a killed
+    training goes on from there to the same weights.
 
     Parameters
     ----------
@@ -139,13 +152,23 @@ def train_classifier(
     with reproducible(settings["threads"], device):
         state = _start(architecture, fold, settings, seed, device)
         _train(state, training, validation, settings, fold, seed, device, work / record["run_digest"] / "state.pt")
-    state.model.load_state_dict(state.best)
+        state.model.load_state_dict(state.best)
+        fitted = _calibrate(state.model, training, validation)
     chosen = state.history[best_epoch(state.history)]
     auc = None if np.isnan(chosen["validation_auc"]) else chosen["validation_auc"]
-    save_classifier(model_path, state.model, {**record, "epoch": chosen["epoch"], "validation_auc": auc})
+    chosen_epoch = {"epoch": chosen["epoch"], "validation_auc": auc, "calibration": asdict(fitted)}
+    save_classifier(model_path, state.model, {**record, **chosen_epoch})
     with whole_file(history_path) as partial:
         pd.DataFrame(state.history).to_csv(partial, sep="\t", index=False, lineterminator="\n")
     shutil.rmtree(work, ignore_errors=True)
+
+
+def _calibrate(model: nn.Module, training: Part, validation: Part) -> calibration.Calibration:
+    """Fit the kept model's calibration on its validation part."""
+    said = logits(model, normalise(grey_levels(validation.crops))).double().numpy()
+    fitted = calibration.fit(said[:, MALIGNANT] - said[:, 1 - MALIGNANT], validation.labels, training.labels)
+    log.info("calibration: temperature %.2f, offset %+.2f", fitted.temperature, fitted.offset)
+    return fitted
 
 
 def _write_untrained(
@@ -209,7 +232,8 @@ def _start(architecture: str, fold: int, settings: dict[str, Any], seed: int, de
     start_from(model, settings["weights"])
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), settings["learning_rate"], weight_decay=WEIGHT_DECAY)
-    return State(model, optimizer)
+    average = ModelEmaV3(model, settings["ema"], use_warmup=True) if settings["ema"] else None
+    return State(model, optimizer, average)
 
 
 def _train(
@@ -239,32 +263,37 @@ def _train(
         epoch, started = len(state.history), time.monotonic()
         schedule.step(epoch)
         # An epoch's random numbers depend on seed and epoch alone, so a resumed training draws the same ones.
-        loss = _train_epoch(state, training, weights, settings, _stream(seed, fold, epoch))
+        loss = _train_epoch(state, training, weights, settings, epoch, _stream(seed, fold, epoch))
         row = {"epoch": epoch, "learning_rate": state.optimizer.param_groups[0]["lr"], "training_loss": loss}
-        row |= _validate(state.model, validation, weights)
+        row |= _validate(state.judged, validation, weights)
         state.history.append({**row, "seconds": round(time.monotonic() - started, 3)})
         if best_epoch(state.history) == epoch:
-            state.best = {name: value.detach().clone() for name, value in state.model.state_dict().items()}
+            state.best = {name: value.detach().clone() for name, value in state.judged.state_dict().items()}
         if time.monotonic() - kept >= KEEP_EVERY_S:
             state.save(checkpoint)
             kept = time.monotonic()
         _report(state.history, epochs)
 
 
-def _train_epoch(state: State, training: Part, weights: Tensor, settings: dict[str, Any], stream: int) -> float:
+def _train_epoch(
+    state: State, training: Part, weights: Tensor, settings: dict[str, Any], epoch: int, stream: int
+) -> float:
     """One pass over the training crops; returns the mean loss."""
     torch.manual_seed(stream)  # dropout
     generator = torch.Generator().manual_seed(stream)
     state.model.train()
     losses = []
-    for batch in _batches(len(training), settings["batch"], generator):
-        inputs = torch.from_numpy(training.crops[batch])[:, None].float() / 255
-        inputs = normalise(augment(inputs, settings["augment"], generator)).to(weights.device)
+    batches = _batches(len(training), settings["batch"], generator)
+    for number, batch in enumerate(batches, start=1):
+        inputs = augment(grey_levels(training.crops[batch]), settings["augment"], generator)
+        inputs = normalise(inputs).to(weights.device)
         labels = torch.from_numpy(training.labels[batch]).to(weights.device)
         loss = F.cross_entropy(state.model(inputs), labels, weights)
         state.optimizer.zero_grad()
         loss.backward()
         state.optimizer.step()
+        if state.average is not None:
+            state.average.update(state.model, step=epoch * len(batches) + number)
         losses.append(float(loss.detach()))
     if not np.isfinite(losses).all():
         raise DataError(DIVERGED)
@@ -281,7 +310,7 @@ def _validate(model: nn.Module, validation: Part, weights: Tensor) -> dict[str, 
     """Loss and AUC on the validation part; NaN without one."""
     if not len(validation):
         return {"validation_loss": float("nan"), "validation_auc": float("nan")}
-    scores = logits(model, normalise(torch.from_numpy(validation.crops)[:, None].float() / 255))
+    scores = logits(model, normalise(grey_levels(validation.crops)))
     if not scores.isfinite().all():
         raise DataError(DIVERGED)
     loss = F.cross_entropy(scores, torch.from_numpy(validation.labels), weights.cpu())

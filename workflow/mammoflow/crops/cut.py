@@ -22,7 +22,8 @@ log = logging.getLogger("mammoflow")
 BACKGROUND = 0  # beyond the picture's border is air
 SHORT = {"out_of_fold": "oof", "paper": "paper"}  # protocol in a crop's id
 PAPER_FOLD = 0  # the paper's one model is that of fold 0
-SETTINGS = ("detector", "false_frames_per_image", "match_iou", "margin")
+SETTINGS = ("detector", "false_frames_per_image", "match_iou", "margin", "scale")
+Picture = NDArray[Any]  # uint8 or uint16
 
 
 def cut_shard(
@@ -30,6 +31,7 @@ def cut_shard(
     detections: str | Path,
     thresholds: str | Path,
     images: str | Path,
+    index: str | Path,
     lesions: str | Path,
     patients: str | Path,
     settings: dict[str, Any],
@@ -46,9 +48,10 @@ def cut_shard(
     protocol : ``out_of_fold`` or ``paper``.
     detections, images : tables of `mammoflow.tables.DETECTIONS` and `mammoflow.tables.IMAGES` of the shard.
     thresholds : table of `mammoflow.tables.THRESHOLDS`.
+    index : table of `mammoflow.tables.INDEX` of the data set, for the pixel spacing.
     lesions : table of `mammoflow.tables.LESIONS` of the data set.
     patients : table of `mammoflow.tables.PATIENTS`.
-    settings : section `crops` of the config (`match_iou`, `margin`).
+    settings : section `crops` of the config (`match_iou`, `margin`, `scale`).
     table : table of `mammoflow.tables.CROPS` to write.
     pictures : directory to make, with one 8-bit PNG a crop in ``malignant/`` and ``benign/``.
 
@@ -61,6 +64,7 @@ def cut_shard(
     found = found[found["finding"] == "lesion"]
     if protocol == "out_of_fold" and not found["held_out"].all():
         raise DataError(f"{detections}: holds detections by models that saw the patient; run detect_images again")
+    spacings = pixel_spacings(index)
     pathology = tables.read(tables.LESIONS, lesions)
     pathology = pathology[pathology["expert"] & (pathology["finding"] == "lesion")].dropna(subset=BOX)
     shown = tables.read(tables.IMAGES, images)
@@ -79,7 +83,8 @@ def cut_shard(
         mined = _gather(protocol, *here, patient["label"], threshold, settings["match_iou"])
         dropped.update(unmatched=mined.unmatched, repeated=mined.repeated)
         place = {"fold": int(patient["fold"]), "protocol": protocol, "config_digest": digest}
-        rows += _cut_image(image, mined.candidates, settings["margin"], Path(pictures), place)
+        sides = [crop_side(one.box, settings, spacings.get(str(image.image_id), math.nan)) for one in mined.candidates]
+        rows += _cut_image(image, mined.candidates, sides, Path(pictures), place)
     tables.write(tables.CROPS, tables.from_rows(tables.CROPS, rows), table)
     counts = Counter(row["label"] for row in rows)
     log.info(
@@ -88,22 +93,43 @@ def cut_shard(
     )  # fmt: skip
 
 
-def crop_box(box: tuple[float, float, float, float], margin: float) -> tuple[int, int, int, int]:
-    """Square about a frame's centre, whole pixels, side `margin` times the frame's longer side, at least 1.
+def pixel_spacings(index: str | Path) -> dict[str, float]:
+    """Millimetres a pixel of each image of an INDEX table, NaN when unknown."""
+    table = tables.read(tables.INDEX, index)
+    return dict(zip(table["image_id"], table["imager_pixel_spacing"], strict=True))
 
-    It may reach beyond the image.
+
+def crop_side(box: tuple[float, float, float, float], settings: dict[str, Any], spacing: float) -> int:
+    """Side of a frame's crop, whole pixels, at least 1.
+
+    Parameters
+    ----------
+    box : the frame, pixels of the stored image.
+    settings : section `crops` of the config. With ``scale: {side_mm}`` every crop shows a field of that many mm, so
+        that its enlargement doesn't betray the frame's size; without it, or where the spacing is unknown, the side is
+        ``margin`` times the frame's longer side.
+    spacing : mm a pixel, NaN when unknown; ``scale.pixel_spacing`` then stands for it where it is given.
     """
+    scale = settings.get("scale") or {}
+    known = spacing if spacing > 0 else scale.get("pixel_spacing", math.nan)
+    if scale and known > 0:
+        return max(1, round(scale["side_mm"] / known))
     x1, y1, x2, y2 = box
-    side = max(1, round(margin * max(x2 - x1, y2 - y1)))
+    return max(1, round(settings["margin"] * max(x2 - x1, y2 - y1)))
+
+
+def crop_box(box: tuple[float, float, float, float], side: int) -> tuple[int, int, int, int]:
+    """Square of `side` pixels about a frame's centre, whole pixels. It may reach beyond the image."""
+    x1, y1, x2, y2 = box
     left, top = math.floor((x1 + x2 - side) / 2 + 0.5), math.floor((y1 + y2 - side) / 2 + 0.5)
     return left, top, left + side, top + side
 
 
-def cut(image: NDArray[np.uint8], box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    """Cut `box` out of a picture, (H, W), at its own resolution; background where it reaches beyond the border."""
+def cut(image: Picture, box: tuple[int, int, int, int]) -> Picture:
+    """Cut `box` out of a picture, (H, W), at its own resolution and depth; background beyond the border."""
     left, top, right, bottom = box
     height, width = image.shape
-    crop = np.full((bottom - top, right - left), BACKGROUND, np.uint8)
+    crop = np.full((bottom - top, right - left), BACKGROUND, image.dtype)
     x1, y1, x2, y2 = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
     if x1 < x2 and y1 < y2:
         crop[y1 - top : y2 - top, x1 - left : x2 - left] = image[y1:y2, x1:x2]
@@ -127,20 +153,32 @@ def _patient(patients: pd.DataFrame, image: Any) -> pd.Series:
         ) from None
 
 
+def read_source(image: Any) -> Picture:
+    """Read the full-size picture, (H, W), that an IMAGES row's crops are cut from.
+
+    Raises
+    ------
+    DataError
+        It can't be read.
+    """
+    source = cv2.imread(image.png, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+    if source is None:
+        raise DataError(f"{image.png}: can't be read as a picture; remove its shard's table to convert it again")
+    return np.asarray(source)
+
+
 def _cut_image(
-    image: Any, candidates: list[Candidate], margin: float, pictures: Path, place: dict[str, Any]
+    image: Any, candidates: list[Candidate], sides: list[int], pictures: Path, place: dict[str, Any]
 ) -> list[dict[str, Any]]:
     if not candidates:
         return []
-    source = cv2.imread(image.png, cv2.IMREAD_GRAYSCALE)
-    if source is None:
-        raise DataError(f"{image.png}: can't be read as a picture; remove its shard's table to convert it again")
+    source = read_source(image)
     rows = []
-    for number, candidate in enumerate(candidates):
-        box = crop_box(candidate.box, margin)
+    for number, (candidate, side) in enumerate(zip(candidates, sides, strict=True)):
+        box = crop_box(candidate.box, side)
         crop_id = f"{image.image_id}-{SHORT[place['protocol']]}-{number:03d}"
         path = pictures / candidate.label / f"{crop_id}.png"
-        if not cv2.imwrite(str(path), cut(np.asarray(source, np.uint8), box)):
+        if not cv2.imwrite(str(path), cut(source, box)):
             raise DataError(f"{path}: can't be written; is the disk full?")
         rows.append(
             {

@@ -11,10 +11,9 @@ import pandas as pd
 
 from mammoflow import boxes, tables
 from mammoflow.anatomy import locate_shard
-from mammoflow.classify import load_classifier, predict_mean
-from mammoflow.classify.data import read_crop
+from mammoflow.classify import load_classifier, mean_scores
 from mammoflow.classify.model import read_record
-from mammoflow.crops import crop_box, cut
+from mammoflow.crops import crop_box, crop_side, cut, pixel_spacings, read_source
 from mammoflow.detect.shard import detect_shard
 from mammoflow.diagnose.findings import describe, write_findings
 from mammoflow.diagnose.overlays import draw_overlays
@@ -145,11 +144,13 @@ def _findings(models: Models, images: pd.DataFrame, settings: dict[str, Any], th
     located = tables.read(tables.ANATOMY, work / "anatomy.tsv")
     detections = tables.read(tables.DETECTIONS, work / "detections.tsv")
     found = located.merge(detections[["detection_id", "score", *BOX]], on="detection_id", validate="one_to_one")
-    pictures, margin = images.set_index("image_id")["png"].to_dict(), settings["crops"]["margin"]
-    frames = zip(found["image_id"], boxes.as_boxes(found[BOX]).tolist(), strict=True)
-    crops = [cut(read_crop(pictures[image_id]), crop_box(tuple(frame), margin)) for image_id, frame in frames]
+    pictures, spacings = images.set_index("image_id"), pixel_spacings(work / "index.tsv")
+    crops = []
+    for image_id, frame in zip(found["image_id"], boxes.as_boxes(found[BOX]).tolist(), strict=True):
+        side = crop_side(tuple(frame), settings["crops"], spacings[image_id])
+        crops.append(cut(read_source(pictures.loc[image_id]), crop_box(tuple(frame), side)))
     classifiers = [load_classifier(path, settings["device"]) for path in models.classifiers]
-    return found.assign(probability=predict_mean(classifiers, crops))
+    return found.assign(probability=mean_scores(classifiers, crops).calibrated)
 
 
 def _provenance(models: Models, settings: dict[str, Any]) -> dict[str, Any]:
