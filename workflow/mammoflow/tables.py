@@ -146,10 +146,12 @@ IMAGES = _schema(
         "status": _text("`ok` or `excluded`", STATUSES),
         "reason": _text("why there is no picture: a code, empty when ok"),
         "png": _text("full-size windowed 8-bit picture, path below the working directory"),
-        "train_png": _text("the same at training size"),
+        "train_png": _text("the breast's region at training size, chest wall at the left; see `transform`"),
         "width": _int("width of the stored image, pixels", 0),
         "height": _int("height of the stored image, pixels", 0),
-        "transform": _text("stored image -> training picture, JSON of `mammoflow.geometry.Transform`"),
+        "transform": _text(
+            "stored image -> training picture, JSON of `mammoflow.geometry.Transform`; scale_x < 0: mirrored"
+        ),
         **{f"breast_{name}": column for name, column in _box("smallest box around the breast, empty if none").items()},
         "window": _text("window applied, as used: mode and numbers"),
         "pixel_digest": _text("SHA-256 of the stored pixel values, 16 hexadecimal digits"),
@@ -170,6 +172,7 @@ TRAINING = _schema(
         "label_file": _text("YOLO label file of that picture; empty file for an image without frames"),
         "lesions": _int("expert lesion frames in the image", 0),
         "nipples": _int("nipple frames in the image", 0),
+        "unframed": _int("known lesions in the image without a frame to learn from", 0),
         "pixel_digest": _text("SHA-256 of the stored pixel values, 16 hexadecimal digits"),
     },
 )

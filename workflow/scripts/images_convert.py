@@ -8,8 +8,7 @@ if __name__ == "__main__":
         convert_shard(
             dataset=snakemake.params.dataset,
             shard=snakemake.wildcards.shard,
-            image_format=snakemake.params.settings["format"],
-            train_size=snakemake.params.settings["train_size"],
+            settings=snakemake.params.settings,
             index=snakemake.input.index,
             sources=snakemake.input.sources,
             patients=snakemake.input.patients,

@@ -48,6 +48,7 @@ def study(root: Path, patients: int = 8, folds: int = 2, width: int = 48, height
                 "label_file": str(labels / f"{name}.txt"),
                 "lesions": 1,
                 "nipples": 0,
+                "unframed": 0,
                 "pixel_digest": f"{number:016x}",
             }
         )

@@ -65,6 +65,7 @@ def image_row(image: int) -> dict:
         "label_file": "p.txt",
         "lesions": 1,
         "nipples": 0,
+        "unframed": 0,
         "pixel_digest": f"{image}",
     }
 

@@ -17,7 +17,7 @@ from mammoflow.detect.train import check_leakage, split_fold, train_detector
 from mammoflow.detect.trainer import FoldTrainer
 from mammoflow.errors import DataError, LeakageError, ModelError
 
-ROWS = {"dataset": "hospital", "nipples": 0, "train_png": "p.png", "label_file": "p.txt"}
+ROWS = {"dataset": "hospital", "nipples": 0, "unframed": 0, "train_png": "p.png", "label_file": "p.txt"}
 
 
 def training_table(patients: int, folds: int = 3, views: int = 2) -> pd.DataFrame:
@@ -73,6 +73,14 @@ def test_validation_part_depends_on_the_seed_and_not_on_the_order():
 def test_share_of_zero_puts_nobody_apart_and_a_small_one_somebody():
     assert len(split_fold(training_table(9), 0, 0.0, 7).validation) == 0
     assert split_fold(training_table(9), 0, 0.01, 7).validation["patient_key"].nunique() == 1
+
+
+def test_a_known_lesion_without_frame_is_no_background():
+    table = training_table(9)
+    table["unframed"] = 1  # beside a frame in every second image
+    split = split_fold(table, 0, 0.0, 7)
+    assert len(split.training) == 6
+    assert (split.training["lesions"] == 1).all()
 
 
 def test_too_few_patients_is_said():

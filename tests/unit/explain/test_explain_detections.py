@@ -81,9 +81,10 @@ def detection_row(number, box, score, digest, finding="lesion", fold=1, image_id
     }
 
 
-def run(tmp_path, models, detections, picture):
+def run(tmp_path, models, detections, picture, **changes):
     cv2.imwrite(str(tmp_path / "i1.png"), picture)
-    tables.write(tables.IMAGES, tables.from_rows(tables.IMAGES, [image_row(tmp_path / "i1.png")]), tmp_path / "i.tsv")
+    row = image_row(tmp_path / "i1.png") | changes
+    tables.write(tables.IMAGES, tables.from_rows(tables.IMAGES, [row]), tmp_path / "i.tsv")
     tables.write(tables.DETECTIONS, tables.from_rows(tables.DETECTIONS, detections), tmp_path / "d.tsv")
     outputs = {"table": tmp_path / "r.tsv", "maps": tmp_path / "r.npz", "overlays": tmp_path / "r"}
     explain_detections_shard(models, tmp_path / "d.tsv", tmp_path / "i.tsv", SETTINGS, "cpu", 1, **outputs)
@@ -119,6 +120,23 @@ def test_a_shards_best_lesions_are_explained(tmp_path, models, picture):
         assert [row.x1, row.y1, row.x2, row.y2] == [0, 0, WIDTH * STORED, HEIGHT * STORED]
         assert 0 < row.box_area_share < 1
         assert cv2.imread(row.overlay_png) is not None
+
+
+def test_the_map_of_a_mirrored_picture_lies_as_the_stored_image(tmp_path, models, picture):
+    detector = load_detector(models[1])
+    frames = detect_images(detector, [picture], 0.05, 0.4)[0]
+    best = next(number for number, category in enumerate(frames.classes) if category == 0)
+    box, score = frames.boxes[best], frames.scores[best]
+    straight, maps = run(tmp_path, models, [detection_row(0, box, score, detector.digest)], picture)
+    transform = Transform.resize(WIDTH * STORED, HEIGHT * STORED, WIDTH, HEIGHT).mirrored()
+    turned = [WIDTH - box[2], box[1], WIDTH - box[0], box[3]]
+    again, mirrored = run(
+        tmp_path, models, [detection_row(0, turned, score, detector.digest)], picture, transform=transform.to_json()
+    )
+    (name,) = maps
+    assert np.array_equal(mirrored[name], maps[name][:, ::-1])
+    for column in ("score", "relevance_in_box", "box_area_share", "x1", "x2"):
+        assert again[column].tolist() == pytest.approx(straight[column].tolist(), abs=1e-6)
 
 
 def test_an_ensembles_detection_is_explained_by_the_model_that_agrees_best(tmp_path, models, picture):

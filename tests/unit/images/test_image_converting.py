@@ -53,9 +53,12 @@ def study(tmp_path, mammogram, breast_picture, monkeypatch):
     return {"name": "d", "root": "raw", "window": {"mode": "dicom", "index": 0}}
 
 
+WHOLE = {"format": "png", "train_size": 120, "breast_crop": False, "breast_margin": 0.05, "same_side": False}
+
+
 def convert(study, shard="other-000", **changes):
     settings = {
-        "dataset": study, "shard": shard, "image_format": "png", "train_size": 120, "index": "index.tsv",
+        "dataset": study, "shard": shard, "settings": WHOLE, "index": "index.tsv",
         "sources": "sources.tsv", "patients": "patients.tsv", "table": f"results/{shard}.tsv",
         "pictures": f"results/{shard}",
     }  # fmt: skip
@@ -91,7 +94,7 @@ def test_training_picture_is_an_area_mean(study):
 
 
 def test_small_images_are_not_enlarged(study):
-    made = convert(study, train_size=1000).iloc[0]
+    made = convert(study, settings={**WHOLE, "train_size": 1000}).iloc[0]
     assert Transform.from_json(made["transform"]) == Transform(1, 1, 0, 0, 200, 300)
 
 
@@ -105,7 +108,7 @@ def test_workers_do_not_matter(study, tmp_path):
 
 
 def test_jpeg_when_asked(study):
-    made = convert(study, image_format="jpeg").iloc[0]
+    made = convert(study, settings={**WHOLE, "format": "jpeg"}).iloc[0]
     assert made["png"].endswith("a1.jpg")
     assert made["train_png"].endswith("train/a1.png")
     assert cv2.imread(made["png"], cv2.IMREAD_UNCHANGED).shape == (300, 200)

@@ -76,7 +76,8 @@ def test_a_shard_by_hand(write):
         "0 0.15000000 0.50000000 0.10000000 0.50000000\n1 0.02500000 0.02500000 0.05000000 0.05000000\n"
     )
     assert Path(LABELS, "train/i1.txt").read_text() == ""
-    assert table[["image_id", "fold", "lesions", "nipples"]].to_numpy().tolist() == [["i0", 2, 1, 1], ["i1", 0, 0, 0]]
+    counts = table[["image_id", "fold", "lesions", "nipples", "unframed"]].to_numpy().tolist()
+    assert counts == [["i0", 2, 1, 1, 1], ["i1", 0, 0, 0, 0]]
     assert list(table["label_file"]) == [f"{LABELS}/train/i0.txt", f"{LABELS}/train/i1.txt"]
     assert list(table["train_png"]) == [f"{SHARD}/train/i0.png", f"{SHARD}/train/i1.png"]
 
@@ -86,6 +87,15 @@ def test_the_centre_is_that_of_the_edges_after_cropping_and_mirroring(make_lesio
     lesions = make_lesions({"image_id": "i0", "x1": 120.0, "y1": 20.0, "x2": 160.0, "y2": 40.0})
     # window: x (120 - 100) / 2 = 10 to 30, y 10 to 20; mirrored x 70 to 90
     assert label_text(lesions, transform) == "0 0.80000000 0.30000000 0.20000000 0.20000000\n"
+
+
+def test_frames_are_cut_at_the_picture_and_none_is_made_of_one_outside(make_lesions, caplog):
+    transform = Transform.window(100, 0, 300, 100, 200, 100)
+    cut = {"image_id": "i0", "x1": 80.0, "y1": 20.0, "x2": 120.0, "y2": 40.0}
+    outside = {"image_id": "i0", "x1": 10.0, "y1": 20.0, "x2": 90.0, "y2": 40.0}
+    # 20 of the first frame's 40 columns are left: centre 10 of 200
+    assert label_text(make_lesions(cut, outside), transform) == "0 0.05000000 0.30000000 0.10000000 0.20000000\n"
+    assert "1 frames lie outside" in caplog.text
 
 
 @settings(max_examples=60, deadline=None)

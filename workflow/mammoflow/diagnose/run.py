@@ -111,8 +111,7 @@ def _convert(directory: str, index: pd.DataFrame, settings: dict[str, Any], work
     convert_shard(
         dataset=_source(directory, settings),
         shard=SHARD,
-        image_format="png",
-        train_size=settings["images"]["train_size"],
+        settings={**settings["images"], "format": "png"},
         index=work / "index.tsv",
         sources=work / "sources.tsv",
         patients=work / "patients.tsv",

@@ -223,7 +223,7 @@ def explain_detections_shard(
     device : ``cpu`` or ``cuda``.
     threads : CPU threads.
     table : table of `mammoflow.tables.RELEVANCE` to write.
-    maps : container to write: one float32 array in training-picture pixels per ``map_id``.
+    maps : container to write: one float32 array in training-picture pixels per ``map_id``, unmirrored.
     overlays : directory to make, with one PNG per ``map_id``.
 
     Raises
@@ -318,9 +318,13 @@ class _Ensemble:
         explained = self.replay(fold).explain(found[fold])
         map_id = f"{detection.detection_id}-fold{fold}"
         path = overlays / f"{map_id}.png"
-        draw_overlay(self.picture, explained.relevance, box, path)
-        in_box, area_share = relevance_in_box(explained.relevance, box)
         height, width = self.picture.shape
+        shown, relevance = self.picture, explained.relevance
+        if transform.scale_x < 0:  # a map lies as the stored image does
+            transform, shown, relevance = transform.mirrored(), shown[:, ::-1], relevance[:, ::-1]
+            box = transform.forward([detection.x1, detection.y1, detection.x2, detection.y2])
+        draw_overlay(shown, relevance, box, path)
+        in_box, area_share = relevance_in_box(relevance, box)
         region = transform.backward([0, 0, width, height])[0]
         return {
             "dataset": detection.dataset,
@@ -339,4 +343,4 @@ class _Ensemble:
             "relevance_on_padding": explained.on_padding,
             **dict(zip(("x1", "y1", "x2", "y2"), region, strict=True)),
             "overlay_png": str(path),
-        }, explained.relevance
+        }, relevance

@@ -41,6 +41,20 @@ def mask_box(mask: NDArray[np.bool_] | None) -> tuple[int, int, int, int] | None
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def chest_wall(mask: NDArray[np.bool_] | None) -> str:
+    """Return the side of the chest wall, ``L`` or ``R`` of the picture, empty without breast.
+
+    A breast is widest at the chest wall: it is where the larger half of the mask lies.
+    """
+    box = mask_box(mask)
+    if mask is None or box is None:
+        return ""
+    x1, y1, x2, y2 = box
+    half = (x2 - x1) // 2
+    left, right = mask[y1:y2, x1 : x1 + half].sum(), mask[y1:y2, x2 - half : x2].sum()
+    return "L" if left >= right else "R"
+
+
 def _shrink(bright: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """Shrink to the working size, grey levels stretched over those that occur."""
     factor = min(1.0, WORKING_SIDE / max(bright.shape))

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from mammoflow import tables
 from mammoflow.errors import RenderError
 from mammoflow.files import whole_file
-from mammoflow.geometry import Transform
 from mammoflow.images.rendering import Record, render
+from mammoflow.images.training import training_picture, training_transform
 from mammoflow.index.listing import resolve_root
 from mammoflow.jobs import progress
 
@@ -38,8 +38,7 @@ def convert_shard(
     *,
     dataset: dict[str, Any],
     shard: str,
-    image_format: str,
-    train_size: int,
+    settings: dict[str, Any],
     index: str | Path,
     sources: str | Path,
     patients: str | Path,
@@ -53,8 +52,8 @@ def convert_shard(
     ----------
     dataset : settings of the data set: `name`, `root`, `window` (see `mammoflow.images.render`).
     shard : name of the shard, for example ``other-003``.
-    image_format : ``png`` or ``jpeg``, of the full-size pictures; those at training size are PNG.
-    train_size : long side of the training pictures, pixels; smaller images keep their size.
+    settings : section `images` of the config: `format` of the full-size pictures, ``png`` or ``jpeg`` (those at
+        training size are PNG), and see `mammoflow.images.training.training_transform`.
     index, sources, patients : tables to read; images of status ok whose patient is in the shard are converted.
     table : file to write, see `mammoflow.tables.IMAGES`; sorted by image_id.
     pictures : directory to make: ``<image_id>.png`` (or ``.jpg``) and ``train/<image_id>.png``.
@@ -73,8 +72,7 @@ def convert_shard(
         dataset_name=dataset["name"],
         window=dataset["window"],
         pictures=pictures,
-        suffix=".jpg" if image_format == "jpeg" else ".png",
-        train_size=train_size,
+        settings=settings,
     )
     with ThreadPoolExecutor(workers) as pool:
         rows = list(progress(pool.map(convert, images), len(images), f"images of {dataset['name']} {shard}"))
@@ -101,7 +99,7 @@ def shard_images(
 
 
 def convert_image(
-    image: ShardImage, *, dataset_name: str, window: dict[str, Any], pictures: Path, suffix: str, train_size: int
+    image: ShardImage, *, dataset_name: str, window: dict[str, Any], pictures: Path, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Write one image's two pictures; return its row of `mammoflow.tables.IMAGES`."""
     keys = {"dataset": dataset_name, "image_id": image.image_id, "patient_key": image.patient_key}
@@ -111,11 +109,11 @@ def convert_image(
         log.warning("%s: no picture: %s", image.image_id, error.reason)
         return keys | _no_picture(error.reason)
     height, width = picture.shape
-    transform = Transform.fit_long_side(width, height, train_size)
+    transform = training_transform(width, height, record.breast_box, record.chest_wall, settings)
+    suffix = ".jpg" if settings["format"] == "jpeg" else ".png"
     full, small = pictures / f"{image.image_id}{suffix}", pictures / TRAINING_DIRECTORY / f"{image.image_id}.png"
     write_picture(full, picture)
-    shrunk = cv2.resize(picture, (transform.width, transform.height), interpolation=cv2.INTER_AREA)
-    write_picture(small, shrunk.astype(np.uint8, copy=False))
+    write_picture(small, training_picture(picture, transform))
     return (
         keys
         | _made(record)

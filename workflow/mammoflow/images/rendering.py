@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammoflow.errors import RenderError
-from mammoflow.images.breast import breast_mask, mask_box
+from mammoflow.images.breast import breast_mask, chest_wall, mask_box
 from mammoflow.images.stored import Stored, read_stored
 from mammoflow.images.windows import brightness, grey_table
 
@@ -28,6 +28,7 @@ class Record:
     stored_range : lowest and highest stored value that occurs.
     pixel_digest : see `mammoflow.images.stored.Stored.digest`.
     breast_box : half-open box of the breast in pixels of the stored image, or None.
+    chest_wall : side of the picture, ``L`` or ``R``, at which the chest wall is seen; empty without breast.
     greys : 5th, 50th and 95th percentile of the picture's grey levels in the breast (in all, when there is none).
     """
 
@@ -37,6 +38,7 @@ class Record:
     stored_range: tuple[int, int]
     pixel_digest: str
     breast_box: tuple[int, int, int, int] | None
+    chest_wall: str
     greys: tuple[float, float, float]
 
 
@@ -88,6 +90,7 @@ def _draw(stored: Stored, window: dict[str, Any], machine: str) -> tuple[NDArray
         stored_range=stored.range(),
         pixel_digest=stored.digest(),
         breast_box=mask_box(breast),
+        chest_wall=chest_wall(breast),
         greys=(float(greys[0]), float(greys[1]), float(greys[2])),
     )
     return picture, record

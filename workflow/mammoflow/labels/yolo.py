@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from mammoflow import tables
-from mammoflow.boxes import to_yolo
+from mammoflow.boxes import area, clip, to_yolo
 from mammoflow.errors import DataError
 from mammoflow.files import write_text
 from mammoflow.geometry import Transform
@@ -52,12 +52,13 @@ def write_labels(
     Path(directory).mkdir(parents=True, exist_ok=True)
     expert = lesions[lesions["expert"]]
     by_image = dict(tuple(expert.groupby("image_id")))
+    unframed = lesions[~lesions["expert"] & (lesions["finding"] == "lesion")].groupby("image_id").size().to_dict()
     folds = patients.set_index(["dataset", "patient_key"])["fold"].to_dict()
     converted = images[images["status"] == "ok"]
     rows = []
     for row in converted.to_dict("records"):
         frames = by_image.get(row["image_id"], expert.iloc[:0])
-        rows.append(_write_one(row, frames, folds, Path(directory)))
+        rows.append(_write_one(row, frames, folds, Path(directory)) | {"unframed": unframed.get(row["image_id"], 0)})
     lost = expert["image_id"].isin(set(images["image_id"]) - set(converted["image_id"])).sum()
     if lost:
         log.warning("%d frames are lost: their images gave no picture", lost)
@@ -84,9 +85,17 @@ def _write_one(row: dict, frames: pd.DataFrame, folds: dict, directory: Path) ->
 
 
 def label_text(frames: pd.DataFrame, transform: Transform) -> str:
-    """YOLO lines of one image's frames, ``class center_x center_y width height``, relative to the training picture."""
-    boxes = to_yolo(transform.forward(frames[EDGES].to_numpy()), transform.width, transform.height)
+    """YOLO lines of one image's frames, ``class center_x center_y width height``, relative to the training picture.
+
+    Frames are cut at the picture's border; one that lies outside the breast's region has no line.
+    """
+    inside = clip(transform.forward(frames[EDGES].to_numpy()), transform.width, transform.height)
+    shown = area(inside) > 0
+    if not shown.all():
+        log.warning("%d frames lie outside their training picture and aren't learned from", (~shown).sum())
     return "".join(
         f"{CLASSES.index(finding)} " + " ".join(f"{value:.8f}" for value in box) + "\n"
-        for finding, box in zip(frames["finding"], boxes, strict=True)
+        for finding, box in zip(
+            frames["finding"][shown], to_yolo(inside[shown], transform.width, transform.height), strict=True
+        )
     )
