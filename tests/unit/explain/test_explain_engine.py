@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from mammoflow.errors import ConfigError, ModelError
+from mammoflow.explain import messages
 from mammoflow.explain.composites import head_of, named_composite
-from mammoflow.explain.engine import Explainer, relevance
+from mammoflow.explain.engine import Explainer, relevance, relevances
+from mammoflow.explain.operations import Propagation
 from mammoflow.explain.rules import Epsilon, Flat
 
 ARCHITECTURES = ["yolov5n", "yolov6n", "yolo11n", "resnet50", "vit_tiny_patch16_224"]
@@ -75,9 +77,14 @@ def test_attnlrp_does_not_conserve_and_the_ledger_shows_it(network):
 
 
 def test_the_ledger_needs_every_constant(network, monkeypatch):
-    model, x, target = network("yolov5n")
-    monkeypatch.setattr("mammoflow.explain.engine._Ledger.watch", lambda self, output, constant: output)
-    assert float(Explainer(model, "epsilon").explain(x, target).conservation_error.max()) > 1e-3
+    model, x, target = network("vit_tiny_patch16_224")
+    explainer = Explainer(model, "epsilon")
+    with monkeypatch.context() as patch:
+        patch.setattr(Propagation, "watch", lambda self, output, constant: output)
+        assert float(explainer.explain(x, target).conservation_error.max()) > 1e-3
+    with monkeypatch.context() as patch:
+        patch.setattr(messages, "_constants", lambda affine, share, *rest: share.new_zeros(len(share)).double())
+        assert float(explainer.explain(x, target).conservation_error.max()) > 1e-3
 
 
 def test_each_sample_has_its_own_ledger(network):
@@ -293,11 +300,34 @@ def test_the_head_is_found(network):
     assert head_of(PlainNet()) == "conv3"
 
 
-def test_several_targets_share_one_forward_pass(network):
-    model, x, _ = network("yolov5n")
+@pytest.mark.parametrize("architecture", ["yolov5n", "vit_tiny_patch16_224"])
+def test_several_targets_of_one_forward_pass_are_explained_at_once(architecture, network):
+    model, x, target = network(architecture)
+    ways = [lambda out, a=a: target(out) * a - 3 * (a == 2) for a in (1, 2, -0.5)]
+    if architecture == "yolov5n":
+        ways = [lambda out, a=a: out[1]["scores"][:, 0, a] for a in (5, 60, *range(10, 17))]
     explainer = Explainer(model)
-    replay = explainer.replay(x)
+    alone = [explainer.explain(x, way) for way in ways]
+    together = explainer.replay(x).explain_all(ways)
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one.relevance, other.relevance, atol=1e-13, rtol=1e-9)
+        assert one.constants.tolist() == pytest.approx(other.constants.tolist())
+        assert one.value.tolist() == other.value.tolist()
+    found = relevances(model, x, ways)
+    torch.testing.assert_close(found, torch.stack([one.relevance for one in alone]), atol=1e-13, rtol=1e-9)
+
+
+def test_one_forward_pass_serves_targets_one_after_the_other(network):
+    model, x, _ = network("yolov5n")
+    replay = Explainer(model).replay(x)
     twice = [replay.explain(lambda out, a=a: out[1]["scores"][:, 0, a]) for a in (5, 60, 5)]
     torch.testing.assert_close(twice[0].relevance, twice[2].relevance)
     assert twice[0].constants.tolist() == pytest.approx(twice[2].constants.tolist())
     assert pearson(twice[0].relevance, twice[1].relevance) < 0.99
+
+
+def test_without_an_account_the_map_is_the_same_and_the_constants_unknown(network):
+    model, x, target = network("yolov5n")
+    explained = Explainer(model).explain(x, target, ledger=False)
+    torch.testing.assert_close(explained.relevance, Explainer(model).explain(x, target).relevance)
+    assert explained.constants.isnan().all()

@@ -6,7 +6,7 @@ in the geometry of the picture that was explained.
 
 from mammoflow.explain.crops import explain_crop, explain_crops
 from mammoflow.explain.detections import explain_detection, explain_detections_shard
-from mammoflow.explain.engine import Explainer, Explanation, relevance
+from mammoflow.explain.engine import Explainer, Explanation, relevance, relevances
 
 __all__ = [
     "Explainer",
@@ -16,4 +16,5 @@ __all__ = [
     "explain_detection",
     "explain_detections_shard",
     "relevance",
+    "relevances",
 ]

@@ -1,12 +1,15 @@
 """LRP rules: how a convolution or linear layer shares the relevance of its outputs among its inputs.
 
-Each rule gives a stand-in ``y`` for the layer's output, a sum of contributions whose gradients say how relevance is
-shared: input ``i`` receives ``contribution_ij / (y_j + stabiliser_j)`` of the relevance of output ``j``.
+What flows through the engine is a message, relevance divided by activation. A rule names a stand-in ``y`` for the
+layer's output ``z``, a sum of contributions: output ``j`` shares ``message_j * z_j / (y_j + stabiliser_j)`` times each
+contribution. `Shares` holds what of this is known after the forward pass, so that one forward serves several targets.
 
 Notes
 -----
-``(x w)+`` and ``(x w)-`` are the positive and negative contributions. In the gamma rule they cost one extra convolution
-instead of four, because ``sum |x| |w| = sum (x w)+ - sum (x w)-`` and ``sum x w = sum (x w)+ + sum (x w)-``.
+``(x w)+`` and ``(x w)-`` are the positive and negative contributions, a bias being the weight of an input that is
+always 1. The gamma rule costs one extra convolution instead of four: as ``sum |x w| = sum (x w)+ - sum (x w)-``, the
+stand-in is ``y = (1 + gamma/2) z + sign(z) gamma/2 sum |x w|``. It has the sign of ``z`` and is never smaller than it,
+so that nothing cancels.
 
 References
 ----------
@@ -15,57 +18,65 @@ Bach et al. 2015, doi:10.1371/journal.pone.0130140 (epsilon); Montavon et al. 20
 doi:10.1007/978-3-030-28954-6_10, and Andéol et al. 2021, arXiv:2106.10185 (gamma, also for negative inputs).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mammoflow.explain.affine import Affine, channel_constant
+
 SMALL = 1e-6  # stabiliser of rules other than epsilon, relative to the root mean square of `y`
 
 
-@dataclass(frozen=True)
-class Affine:
-    """One call of a convolution, transposed convolution or linear layer."""
-
-    function: Callable[..., Tensor]
-    weight: Tensor
-    bias: Tensor | None
-    options: tuple[Any, ...] = ()
-    keywords: dict[str, Any] = field(default_factory=dict)
-
-    def linear(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Apply the layer to `x` with other weights and no bias."""
-        return self.function(x, weight, None, *self.options, **self.keywords)
-
-    def output(self, x: Tensor) -> Tensor:
-        """Return the layer's own output, without a graph."""
-        return self.function(x.detach(), self.weight, self.bias, *self.options, **self.keywords)
-
-    def shift(self) -> Tensor | float:
-        """Bias, shaped to be added to the output; 0 when the layer has none."""
-        if self.bias is None:
-            return 0.0
-        return self.bias.reshape(-1, *[1] * (self.weight.ndim - 2))
-
-
-@dataclass(frozen=True)
-class Contributions:
-    """What a rule says of one call.
+class Part(NamedTuple):
+    """One linear map of a rule.
 
     Attributes
     ----------
-    z : the layer's own output, without a graph.
-    y : stand-in for the output, with the graph by which relevance flows back.
-    constant : part of `y` that no input contributed.
-    carriers : leaves that stand in for the model's input; relevance is ``carrier * gradient``, summed over them.
+    weight : weights of the map.
+    gate : what an input contributes, relative to the input (of input rules: itself); None is 1.
+    signed : whether the shares of outputs with a negative stand-in count negative.
+    """
+
+    weight: Tensor
+    gate: Tensor | None = None
+    signed: bool = False
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What a rule knows of one call after its forward pass.
+
+    Attributes
+    ----------
+    z : the layer's own output.
+    factor : ``z / |y + stabiliser|`` if `symmetric`, else ``z / (y + stabiliser)``.
+    symmetric : whether `y` has the sign of `z`; then ``|factor|`` is the share, `factor` the signed share.
+    parts : maps that carry the shares to the inputs.
+    constant : part of the stand-in that no input contributed, without the stabiliser, (C,).
+    signed_constant : more of it that has the stand-in's sign, (C,), of symmetric rules.
+    stabiliser : what keeps `y` away from 0: of symmetric rules its size, (N, 1, ...), else itself.
     """
 
     z: Tensor
-    y: Tensor
-    constant: Tensor | float
-    carriers: tuple[Tensor, ...] = ()
+    factor: Tensor
+    symmetric: bool
+    parts: tuple[Part, ...]
+    constant: Tensor | None
+    signed_constant: Tensor | None
+    stabiliser: Tensor
+
+
+def size_of(y: Tensor) -> Tensor:
+    """Root mean square of each sample, shaped to broadcast with `y`."""
+    dims = tuple(range(1, y.ndim))
+    return torch.linalg.vector_norm(y, dim=dims, keepdim=True) / (y[0].numel() ** 0.5)
+
+
+def _ratio(z: Tensor, denominator: Tensor) -> Tensor:
+    """``z / denominator``, 0 where both are 0."""
+    return torch.where(denominator == 0, torch.zeros_like(z), z / denominator)
 
 
 @dataclass(frozen=True)
@@ -74,11 +85,12 @@ class Epsilon:
 
     epsilon: float = 0.01
 
-    def contributions(self, affine: Affine, x: Tensor) -> Contributions:
-        """See `Contributions`."""
-        shift = affine.shift()
-        y = affine.linear(x, affine.weight) + shift
-        return Contributions(y.detach(), y, shift)
+    def shares(self, affine: Affine, x: Tensor) -> Shares:
+        """See `Shares`."""
+        z = affine.linear(x, affine.weight, affine.bias)
+        absorbed = size_of(z) * self.epsilon
+        factor = z.sign() if self.epsilon == 0 else _ratio(z, z.abs().add_(absorbed))
+        return Shares(z, factor, True, (Part(affine.weight),), affine.bias, None, absorbed)
 
 
 @dataclass(frozen=True)
@@ -88,24 +100,18 @@ class Gamma:
     gamma: float = 0.1
     epsilon: float = SMALL
 
-    def contributions(self, affine: Affine, x: Tensor) -> Contributions:
-        """See `Contributions`."""
-        shift = affine.shift()
-        signed = affine.linear(x, affine.weight)
-        absolute = affine.linear(x.abs(), affine.weight.abs())
-        z = (signed + shift).detach()
-        positive = z >= 0
-        sign = positive.to(x.dtype) * 2 - 1
-        constant = _favoured(shift, positive, self.gamma)
-        y = (1 + self.gamma / 2) * signed + (self.gamma / 2) * sign * absolute + constant
-        return Contributions(z, y, constant)
-
-
-def _favoured(shift: Tensor | float, positive: Tensor, gamma: float) -> Tensor | float:
-    """Bias plus `gamma` times the bias where it has the output's sign."""
-    if not isinstance(shift, Tensor):
-        return 0.0
-    return shift + gamma * torch.where(positive, shift.clamp(min=0), shift.clamp(max=0))
+    def shares(self, affine: Affine, x: Tensor) -> Shares:
+        """See `Shares`."""
+        half = self.gamma / 2
+        weight = affine.weights(f"gamma {self.gamma}", lambda w: w * (1 + half))
+        favoured = affine.weights(f"favoured {self.gamma}", lambda w: w.abs() * half)
+        z = affine.linear(x, affine.weight, affine.bias)
+        bias = None if affine.bias is None else affine.bias.abs() * half
+        size = affine.linear(x.abs(), favoured, bias).add_(z.abs(), alpha=1 + half)
+        absorbed = size_of(size) * self.epsilon
+        parts = (Part(weight), Part(favoured, x.sign(), signed=True))
+        constant = None if affine.bias is None else affine.bias * (1 + half)
+        return Shares(z, _ratio(z, size.add_(absorbed)), True, parts, constant, bias, absorbed)
 
 
 @dataclass(frozen=True)
@@ -114,13 +120,24 @@ class ZPlus:
 
     epsilon: float = SMALL
 
-    def contributions(self, affine: Affine, x: Tensor) -> Contributions:
-        """See `Contributions`."""
-        shift = affine.shift()
-        constant = shift.clamp(min=0) if isinstance(shift, Tensor) else 0.0
-        positive = affine.linear(x.clamp(min=0), affine.weight.clamp(min=0))
-        y = positive + affine.linear(x.clamp(max=0), affine.weight.clamp(max=0)) + constant
-        return Contributions(affine.output(x), y, constant)
+    def shares(self, affine: Affine, x: Tensor) -> Shares:
+        """See `Shares`."""
+        z = affine.linear(x, affine.weight, affine.bias)
+        positive = affine.weights("positive", lambda w: w.clamp(min=0))
+        negative = affine.weights("negative", lambda w: w.clamp(max=0))
+        constant = channel_constant(affine).clamp(min=0)
+        y = affine.linear(x.clamp(min=0), positive, constant) + affine.linear(x.clamp(max=0), negative)
+        absorbed = size_of(y) * self.epsilon
+        parts = (Part(positive, (x > 0).to(x.dtype)), Part(negative, (x < 0).to(x.dtype)))
+        return Shares(z, _ratio(z, y + absorbed), False, parts, constant, None, absorbed)
+
+
+def _whatever_the_pixels(affine: Affine, x: Tensor, weight: Tensor, epsilon: float) -> Shares:
+    """Shares in proportion to `weight` alone, each at least 0."""
+    z = affine.linear(x, affine.weight, affine.bias)
+    y = affine.linear(torch.ones_like(x[:1]), weight)
+    absorbed = size_of(y) * epsilon
+    return Shares(z, _ratio(z, (y + absorbed).expand_as(z)), False, (Part(weight),), None, None, absorbed)
 
 
 @dataclass(frozen=True)
@@ -129,11 +146,9 @@ class Flat:
 
     epsilon: float = SMALL
 
-    def contributions(self, affine: Affine, x: Tensor) -> Contributions:
-        """See `Contributions`."""
-        carrier = torch.ones_like(x).requires_grad_()
-        y = affine.linear(carrier, torch.ones_like(affine.weight))
-        return Contributions(affine.output(x), y, 0.0, (carrier,))
+    def shares(self, affine: Affine, x: Tensor) -> Shares:
+        """See `Shares`."""
+        return _whatever_the_pixels(affine, x, affine.weights("flat", torch.ones_like), self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -142,10 +157,9 @@ class WSquare:
 
     epsilon: float = SMALL
 
-    def contributions(self, affine: Affine, x: Tensor) -> Contributions:
-        """See `Contributions`."""
-        carrier = torch.ones_like(x).requires_grad_()
-        return Contributions(affine.output(x), affine.linear(carrier, affine.weight**2), 0.0, (carrier,))
+    def shares(self, affine: Affine, x: Tensor) -> Shares:
+        """See `Shares`."""
+        return _whatever_the_pixels(affine, x, affine.weights("squared", torch.square), self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -156,24 +170,19 @@ class ZBox:
     high: float = 1.0
     epsilon: float = SMALL
 
-    def contributions(self, affine: Affine, x: Tensor) -> Contributions:
-        """See `Contributions`."""
-        pixels = x.detach().clone().requires_grad_()
-        low = torch.full_like(x, self.low).requires_grad_()
-        high = torch.full_like(x, self.high).requires_grad_()
-        y = (
-            affine.linear(pixels, affine.weight)
-            - affine.linear(low, affine.weight.clamp(min=0))
-            - affine.linear(high, affine.weight.clamp(max=0))
+    def shares(self, affine: Affine, x: Tensor) -> Shares:
+        """See `Shares`."""
+        z = affine.linear(x, affine.weight, affine.bias)
+        parts = (
+            Part(affine.weight, x),
+            Part(affine.weights("positive", lambda w: w.clamp(min=0)), torch.full_like(x, -self.low)),
+            Part(affine.weights("negative", lambda w: w.clamp(max=0)), torch.full_like(x, -self.high)),
         )
-        return Contributions(affine.output(x), y, 0.0, (pixels, low, high))
+        y = torch.stack([affine.linear(part.gate, part.weight) for part in parts if part.gate is not None]).sum(0)
+        size = size_of(y) * self.epsilon
+        absorbed = torch.where(y < 0, -size, size)
+        return Shares(z, _ratio(z, y + absorbed), False, parts, None, None, absorbed)
 
 
 Rule = Epsilon | Gamma | ZPlus | Flat | WSquare | ZBox
 INPUT_RULES = (Flat, WSquare, ZBox)
-
-
-def stabilised(y: Tensor, epsilon: float) -> Tensor:
-    """`y` moved away from zero by `epsilon` times its root mean square in each sample (zero counts as positive)."""
-    scale = y.square().mean(dim=tuple(range(1, y.ndim)), keepdim=True).sqrt()
-    return y + torch.where(y < 0, -scale, scale) * epsilon
