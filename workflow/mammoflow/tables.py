@@ -87,6 +87,7 @@ INDEX = _schema(
         "image_id": _IMAGE_ID,
         "status": _text("`ok` or `excluded`", STATUSES),
         "reason": _text("why excluded: a code, empty when ok"),
+        "kind": _text("what is special of the object, by its header: keys of index.policy, empty when nothing is"),
         "patient_key": _PATIENT_KEY,
         "study_key": _text("study: salted hash of the Study Instance UID, empty when unknown"),
         "directory_label": _text("what the directory says of the image", IMAGE_LABELS),
@@ -101,12 +102,27 @@ INDEX = _schema(
         "transfer_syntax_uid": _text("DICOM transfer syntax, empty for other files"),
         "imager_pixel_spacing": _float("mm a pixel at the detector; empty when unknown", 0),
         "size": _int("bytes of the file", 0),
-        "mtime_ns": _int("modification time of the file, ns", 0),
+        "mtime_ns": _int("modification time of the file, ns"),
+        "content_digest": _text("SHA-256 of the file, 16 hexadecimal digits; empty unless index.verify is content"),
     },
 )
 
 # Private: the only table that holds paths. No report, export or message shows it.
 SOURCES = _schema("sources", {"image_id": _IMAGE_ID, "path": _text("path of the raw file below the data set's root")})
+
+# Outside results/ and only when deidentify.map asks for it.
+IDENTITIES = _schema(
+    "identities",
+    {
+        "image_id": _IMAGE_ID,
+        "patient_key": _PATIENT_KEY,
+        "study_key": _text("study: salted hash of the Study Instance UID, empty when unknown"),
+        "patient_id": _text("Patient ID of the file, empty when it has none"),
+        "study_instance_uid": _text("Study Instance UID of the file"),
+        "sop_instance_uid": _text("SOP Instance UID of the file"),
+        "path": _text("path of the raw file below the data set's root"),
+    },
+)
 
 LESIONS = _schema(
     "lesions",
@@ -329,6 +345,7 @@ ALL = {
     for schema in (
         INDEX,
         SOURCES,
+        IDENTITIES,
         LESIONS,
         PATIENTS,
         IMAGES,

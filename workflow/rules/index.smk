@@ -22,7 +22,8 @@ rule index_scan:
             "name", "source", "root", "directories", "patient_rule", "patient_from"
         ),
         settings=setting("index"),
-        deidentify=setting("deidentify"),
+        secret_file=setting("deidentify", "secret_file"),
+        identities=setting("deidentify", "map"),
         seed=setting("seed"),
         listing=listing,
         code=code_digest("index"),

@@ -7,10 +7,11 @@ if __name__ == "__main__":
     with job(snakemake.log[0], f"index_scan {snakemake.wildcards.dataset}"):
         scan(
             dataset=snakemake.params.dataset,
-            secret_file=snakemake.params.deidentify["secret_file"],
+            secret_file=snakemake.params.secret_file,
             seed=snakemake.params.seed,
-            max_excluded=snakemake.params.settings["max_excluded"],
+            settings=snakemake.params.settings,
             table=snakemake.output.table,
             sources=snakemake.output.sources,
+            identities=snakemake.params.identities,
             workers=snakemake.threads,
         )

@@ -19,7 +19,7 @@ def index_row(image_id, laterality="L", view="MLO", patient="p1", study="s1", sp
         "study_key": study, "directory_label": "positive", "image_laterality": laterality, "view_position": view,
         "rows": HEIGHT, "columns": WIDTH, "bits_stored": 12, "photometric_interpretation": "MONOCHROME2",
         "presentation_intent": "FOR PRESENTATION", "machine": "alpha", "transfer_syntax_uid": "1.2",
-        "imager_pixel_spacing": spacing, "size": 1, "mtime_ns": 1,
+        "imager_pixel_spacing": spacing, "size": 1, "mtime_ns": 1, "kind": "", "content_digest": "",
     }  # fmt: skip
 
 

@@ -24,7 +24,15 @@ def study(tmp_path, mammogram, breast_picture, monkeypatch):
     ]:
         header = mammogram(breast_picture + len(sources), WindowCenter=2000, WindowWidth=4000)
         header.save_as(raw / f"{image_id}.dcm", enforce_file_format=True)
-        texts = ("study_key", "image_laterality", "view_position", "presentation_intent", "transfer_syntax_uid")
+        texts = (
+            "kind",
+            "content_digest",
+            "study_key",
+            "image_laterality",
+            "view_position",
+            "presentation_intent",
+            "transfer_syntax_uid",
+        )
         numbers = {
             "rows": 300,
             "columns": 200,

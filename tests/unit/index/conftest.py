@@ -5,8 +5,11 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from mammoflow import tables
+from mammoflow.config import schema
 from mammoflow.index.scan import scan
 
+# every kind that a policy can name, excluded
+POLICY = dict.fromkeys(schema()["properties"]["index"]["properties"]["policy"]["properties"], "exclude")
 FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.2"
 
 
@@ -55,12 +58,14 @@ def save(tmp_path):
 def index(tmp_path):
     """Scan the root and return the index with the path of each row."""
 
-    def run(max_excluded=1.0, seed=1, secret_file="public", workers=1, **dataset):
+    def run(max_excluded=1.0, seed=1, secret_file="public", workers=1, policy=None, identities=None, **dataset):
         out = tmp_path / "results" / "index"
+        limits = {name: dataset.pop(name, default) for name, default in (("max_pixels", 2**26), ("verify", "time"))}
         settings = {"name": "d", "source": "dicom", "root": str(tmp_path / "root"), "directories": {}} | dataset
         scan(
-            dataset=settings, secret_file=secret_file, seed=seed, max_excluded=max_excluded,
-            table=out / "d.tsv", sources=out / "d.sources.tsv", workers=workers,
+            dataset=settings, secret_file=secret_file, seed=seed,
+            settings={"max_excluded": max_excluded, "policy": POLICY | (policy or {}), **limits},
+            table=out / "d.tsv", sources=out / "d.sources.tsv", identities=identities, workers=workers,
         )  # fmt: skip
         sources = tables.read(tables.SOURCES, out / "d.sources.tsv")
         return tables.read(tables.INDEX, out / "d.tsv").merge(sources, on="image_id").set_index("path")

@@ -1,12 +1,20 @@
 import json
 import logging
+import os
+import stat
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from mammoflow import tables
 from mammoflow.errors import ConfigError, DataError
-from mammoflow.index import entries, scan
+from mammoflow.index import deflated, entries, scan
+from mammoflow.index.entries import _read_header
+from mammoflow.index.headers import describe
+from mammoflow.provenance import file_sha256
 
 PERSON_TAGS = [
     "PatientName", "PatientID", "PatientBirthName", "OtherPatientNames", "PatientMotherBirthName",
@@ -199,13 +207,145 @@ def test_broken_cache_is_read_over(save, index, tmp_path):
 
 def test_too_many_excluded(save, index, tmp_path):
     save("good.dcm")
-    save("p1.dcm", PresentationIntentType="FOR PROCESSING")
+    save("p1.dcm", Rows=None)
     (tmp_path / "root/Info.txt").write_text("not counted")
     assert len(index(max_excluded=0.5)) == 3
     with pytest.raises(
-        DataError, match=r"'d': 1 of 2 files can't be used \(for_processing 1\).*0\.4.*index\.max_excluded"
+        DataError, match=r"'d': 1 of 2 files can't be used \(no_image_size 1\).*0\.4.*index\.max_excluded"
     ):
         index(max_excluded=0.4)
+
+
+def test_exclusions_by_policy_are_no_faults(save, index):
+    save("good.dcm")
+    for number in range(5):
+        save(f"p{number}.dcm", PresentationIntentType="FOR PROCESSING")
+    save("sr.dcm", SOPClassUID="1.2.840.10008.5.1.4.1.1.88.50", Modality="SR", Rows=None)
+    assert index(max_excluded=0.0)["reason"].value_counts().to_dict() == {"for_processing": 5, "": 1, "cad_sr": 1}
+
+
+def test_policy_uses_what_it_names_and_reads_nothing_again(save, index, monkeypatch):
+    save("spot.dcm", PaddleDescription="SPOT MAG")
+    save("raw.dcm", PresentationIntentType="FOR PROCESSING", Rows=None)
+    save("sr.dcm", SOPClassUID="1.2.840.10008.5.1.4.1.1.88.50", Modality="SR", Rows=None)
+    save("whole.dcm")
+    strict = index()
+    assert strict["kind"].to_dict() == {
+        "spot.dcm": "spot_compression magnification", "raw.dcm": "for_processing", "sr.dcm": "cad_sr", "whole.dcm": "",
+    }  # fmt: skip
+    assert strict["reason"]["spot.dcm"] == "spot_compression"
+    monkeypatch.setattr(scan, "read_entry", print)  # not the reader of rows: a call would fail
+    half = index(policy={"spot_compression": "use"})
+    assert half["reason"]["spot.dcm"] == "magnification"
+    policy = {"spot_compression": "use", "magnification": "use", "for_processing": "use"}
+    assert index(policy=policy)["reason"].to_dict() == {
+        "spot.dcm": "", "raw.dcm": "no_image_size", "sr.dcm": "cad_sr", "whole.dcm": ""
+    }  # fmt: skip
+
+
+def test_larger_pictures_than_allowed(save, index):
+    save("small.dcm")
+    save("large.dcm", Rows=65535, Columns=65535)
+    assert index()["reason"].to_dict() == {"small.dcm": "", "large.dcm": "too_many_pixels"}
+    assert set(index(max_pixels=65535**2)["reason"]) == {""}
+
+
+def test_endless_numbers(header):
+    endless = header(Rows=None, ImagerPixelSpacing=None)
+    endless.add_new("ImagerPixelSpacing", "LO", ["1e400", "1"])
+    endless.add_new("Rows", "LO", "1e400")
+    endless.add_new("NumberOfFrames", "LO", "nan")
+    known = describe(endless)
+    assert (known.imager_pixel_spacing, known.rows, known.kind, known.reason) == (None, 0, "", "no_image_size")
+
+
+def test_file_that_inflates_without_bound(save, index, tmp_path, monkeypatch):
+    path = save("bomb.dcm")
+    save("good.dcm")
+    monkeypatch.setattr(deflated, "MOST_BYTES", 2**20)
+    for name, size in (("bomb.dcm", 2**21), ("deflated.dcm", 2**10)):
+        header = dcmread(path)
+        header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        header.SOPInstanceUID = f"1.2.{size}"
+        header.PixelData = bytes(size)
+        header.save_as(tmp_path / "root" / name)
+    assert index()["reason"].to_dict() == {"bomb.dcm": "inflates_too_far", "deflated.dcm": "", "good.dcm": ""}
+
+
+def test_permission_is_asked_again(save, index, monkeypatch):
+    path = save("locked.dcm")
+    save("open.dcm")
+
+    def refuse(_path):
+        raise PermissionError
+
+    with monkeypatch.context() as locked:
+        locked.setattr(entries, "_read_header", lambda file: refuse(file) if file == path else _read_header(file))
+        assert index()["reason"]["locked.dcm"] == "no_permission"
+    assert index()["reason"]["locked.dcm"] == ""
+
+
+def test_content_is_verified_when_asked(save, index):
+    paths = [save(f"{number}.dcm") for number in range(3)]
+    by_time = index()
+    assert set(by_time["content_digest"]) == {""}
+    first = index(verify="content")
+    assert first["content_digest"].to_dict() == {path.name: file_sha256(path)[:16] for path in paths}
+    status = paths[1].stat()
+    changed = paths[1].read_bytes().replace(b"p1", b"p9")
+    paths[1].write_bytes(changed)
+    os.utime(paths[1], ns=(status.st_atime_ns, status.st_mtime_ns))
+    second = index(verify="content")
+    assert second["patient_key"]["1.dcm"] != first["patient_key"]["1.dcm"]
+    assert second.drop("1.dcm").equals(first.drop("1.dcm"))
+
+
+def test_removed_files_disappear(save, index, tmp_path):
+    save("a.dcm")
+    gone = save("secret_name.dcm")
+    index()
+    gone.unlink()
+    assert index().index.tolist() == ["a.dcm"]
+    assert "secret_name" not in (tmp_path / "results/index/.cache/d.json").read_text()
+
+
+def test_private_map_only_when_asked(save, index, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save("a.dcm", PatientID="p1")
+    save("b.dcm", PatientID="p2")
+    index()
+    maps = tmp_path / "private/maps"
+    assert not maps.exists()
+    rows = index(identities=str(maps))  # after a scan that remembered the rows without it
+    path = maps / "d.tsv"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(maps.stat().st_mode) == 0o700
+    known = tables.read(tables.IDENTITIES, path).set_index("path")
+    assert known["patient_id"].to_dict() == {"a.dcm": "p1", "b.dcm": "p2"}
+    assert known["image_id"].equals(rows["image_id"].loc[known.index])
+    content = path.read_bytes()
+    read = []
+    monkeypatch.setattr(
+        scan, "read_entry", lambda file, **more: read.append(file.path) or entries.read_entry(file, **more)
+    )
+    index(identities=str(maps))
+    assert read == []
+    assert path.read_bytes() == content
+    (tmp_path / "root/b.dcm").unlink()
+    save("c.dcm", PatientID="p3")
+    index(identities=str(maps))
+    assert read == ["c.dcm"]
+    assert set(tables.read(tables.IDENTITIES, path)["patient_id"]) == {"p1", "p3"}
+
+
+def test_private_map_inside_results_is_refused(save, index, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save("a.dcm")
+    with pytest.raises(ConfigError, match=r"deidentify\.map 'results/maps' lies inside results/"):
+        index(identities="results/maps")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"deidentify\.map.*directory"):
+        index(identities=str(tmp_path / "file/maps"))
 
 
 def test_nothing_usable(save, index, tmp_path):

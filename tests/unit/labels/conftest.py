@@ -23,6 +23,8 @@ INDEX_ROW = {
     "imager_pixel_spacing": 0.1,
     "size": 1000,
     "mtime_ns": 1,
+    "kind": "",
+    "content_digest": "",
 }
 LESION_ROW = {
     "dataset": "hospital",

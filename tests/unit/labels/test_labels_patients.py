@@ -35,6 +35,8 @@ def index_row(patient, number=0, **changes):
         "imager_pixel_spacing": None,
         "size": 1,
         "mtime_ns": 1,
+        "kind": "",
+        "content_digest": "",
     }
     return template | changes
 

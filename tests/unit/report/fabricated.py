@@ -92,7 +92,8 @@ class Maker:
                  directory_label="positive" if positive else "negative", image_laterality=laterality,
                  view_position=view, rows=height, columns=width, bits_stored=12,
                  photometric_interpretation="MONOCHROME2", presentation_intent="FOR PRESENTATION", machine=machine,
-                 transfer_syntax_uid="1.2", imager_pixel_spacing=0.4, size=1, mtime_ns=1)
+                 transfer_syntax_uid="1.2", imager_pixel_spacing=0.4, size=1, mtime_ns=1,
+                 kind="", content_digest="")
         )  # fmt: skip
         tissue = picture[picture > 12]
         self.rows["images"].append(

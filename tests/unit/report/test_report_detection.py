@@ -29,7 +29,7 @@ class Hand:
             {**key, "status": "ok", "reason": "", "study_key": "", "directory_label": label, "image_laterality": "L",
              "view_position": "CC", "rows": 200, "columns": 200, "bits_stored": 8, "machine": machine, "size": 1,
              "photometric_interpretation": "MONOCHROME2", "presentation_intent": "", "transfer_syntax_uid": "",
-             "imager_pixel_spacing": np.nan, "mtime_ns": 0}
+             "imager_pixel_spacing": np.nan, "mtime_ns": 0, "kind": "", "content_digest": ""}
         )  # fmt: skip
         self.rows["images"].append(
             {**key, "status": status, "reason": "" if status == "ok" else "bad", "png": "", "train_png": "",

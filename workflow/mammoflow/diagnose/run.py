@@ -91,7 +91,7 @@ def _index(directory: str, settings: dict[str, Any], work: Path) -> pd.DataFrame
             dataset=_source(directory, settings),
             secret_file=settings["deidentify"]["secret_file"],
             seed=settings["seed"],
-            max_excluded=1.0,
+            settings=settings["index"] | {"max_excluded": 1.0},
             table=work / "index.tsv",
             sources=work / "sources.tsv",
         )

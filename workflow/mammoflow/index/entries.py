@@ -1,9 +1,10 @@
 """One file's row of the index, from its header alone."""
 
-import hashlib
 import os
 import re
+import struct
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,10 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from mammoflow.index import headers
+from mammoflow.index.deflated import InflatesTooFarError, check_inflated
 from mammoflow.index.keys import key
 from mammoflow.index.listing import ListedFile
+from mammoflow.provenance import DIGEST_LENGTH, file_sha256
 
 Row = dict[str, Any]
 # What lies beside images on purpose: texts, tables, annotations, archives
@@ -26,8 +29,13 @@ NAMES_BESIDE_IMAGES = {"dicomdir", "license", "licence", "readme", "copying", "t
 RASTER_FORMATS = ["PNG", "PPM", "TIFF"]
 # Bits of a grey pixel by Pillow's mode
 RASTER_BITS = {"1": 1, "L": 8, "I;16": 16, "I;16B": 16, "I": 16, "LA": 8, "RGB": 8, "RGBA": 8}
-# What a header that isn't one, or is cut off, makes pydicom raise
-HEADER_ERRORS = (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError)
+# What a header that isn't one, is cut off or lies makes pydicom raise; it promises no exception of its own
+HEADER_ERRORS = (
+    OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError, RuntimeError,
+    ArithmeticError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
+# What a row holds of its file's own identifiers, for the private map alone; never in a table or a cache of results/
+IDENTIFIERS = ("patient_id", "study_instance_uid", "sop_instance_uid")
 
 
 class PatientRule(NamedTuple):
@@ -43,7 +51,9 @@ class PatientRule(NamedTuple):
     dataset: str = ""
 
 
-def read_entry(file: ListedFile, root: str, source: str, salt: bytes, rule: PatientRule) -> Row:
+def read_entry(
+    file: ListedFile, root: str, source: str, salt: bytes, rule: PatientRule, with_digest: bool = False
+) -> Row:
     """Read one file's row, without the columns that depend on other files (`dataset`, label, duplicates).
 
     Parameters
@@ -53,16 +63,27 @@ def read_entry(file: ListedFile, root: str, source: str, salt: bytes, rule: Pati
     source : ``dicom`` or ``raster``.
     salt : the study's secret.
     rule : what makes a patient.
+    with_digest : whether to read the whole file for `content_digest`.
 
     Returns
     -------
-    Columns of `mammoflow.tables.INDEX`, and `patient_from`: how the patient was told.
+    Columns of `mammoflow.tables.INDEX`; `patient_from`, how the patient was told; and `IDENTIFIERS`. What the object
+    is (`kind`) doesn't exclude it here: that is the policy's part.
     """
     reason = _skipped(file)
     if not reason:
         reader = _read_raster if source == "raster" else _read_dicom
-        return reader(file, Path(root, file.path), salt, rule)
+        row = reader(file, Path(root, file.path), salt, rule)
+        return row | {"content_digest": content_digest(file, root)} if with_digest else row
     return _row(file, salt, reason)
+
+
+def content_digest(file: ListedFile, root: str) -> str:
+    """SHA-256 of a file's bytes, 16 hexadecimal digits; empty when it can't be read."""
+    try:
+        return file_sha256(Path(root, file.path))[:DIGEST_LENGTH]
+    except OSError:
+        return ""
 
 
 def _skipped(file: ListedFile) -> str:
@@ -79,6 +100,7 @@ def _skipped(file: ListedFile) -> str:
 def _row(file: ListedFile, salt: bytes, reason: str, **known: Any) -> Row:
     unknown = {
         "image_id": key(salt, "path", file.path),
+        "kind": "",
         "patient_key": "",
         "study_key": "",
         "image_laterality": "",
@@ -91,7 +113,9 @@ def _row(file: ListedFile, salt: bytes, reason: str, **known: Any) -> Row:
         "machine": "unknown",
         "transfer_syntax_uid": "",
         "imager_pixel_spacing": None,
+        "content_digest": "",
         "patient_from": "",
+        **dict.fromkeys(IDENTIFIERS, ""),
     }
     return unknown | {"status": "excluded" if reason else "ok", "reason": reason} | known
 
@@ -104,6 +128,8 @@ def _read_dicom(file: ListedFile, path: Path, salt: bytes, rule: PatientRule) ->
             return _row(file, salt, reason) if reason else _dicom_row(file, path, header, salt, rule)
     except PermissionError:
         return _row(file, salt, "no_permission")
+    except InflatesTooFarError:
+        return _row(file, salt, "inflates_too_far")
     except HEADER_ERRORS:
         return _row(file, salt, "unreadable_header")
 
@@ -111,13 +137,14 @@ def _read_dicom(file: ListedFile, path: Path, salt: bytes, rule: PatientRule) ->
 def _dicom_row(file: ListedFile, path: Path, header: Dataset, salt: bytes, rule: PatientRule) -> Row:
     known = headers.describe(header)
     study = headers.text(header, "StudyInstanceUID")
-    patient_key, patient_from, no_patient = _patient(file, headers.text(header, "PatientID"), study, salt, rule)
-    uid = headers.text(header, "SOPInstanceUID")
+    patient_id, uid = headers.text(header, "PatientID"), headers.text(header, "SOPInstanceUID")
+    patient_key, patient_from, no_patient = _patient(file, patient_id, study, salt, rule)
     columns = known._asdict() | {
         "image_id": key(salt, "image", uid) if uid else _content_key(path, salt),
         "patient_key": patient_key,
         "patient_from": patient_from,
         "study_key": key(salt, "study", study) if study else "",
+        **dict(zip(IDENTIFIERS, (patient_id, study, uid), strict=True)),
     }
     return _row(file, salt, columns.pop("reason") or no_patient, **columns)
 
@@ -125,16 +152,19 @@ def _dicom_row(file: ListedFile, path: Path, header: Dataset, salt: bytes, rule:
 def _read_header(path: Path) -> tuple[Dataset, str]:
     """Read a header; the reason, when not empty, says that the file is no DICOM object."""
     tags = list(headers.TAGS)
-    try:
-        header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
-    except InvalidDicomError:
-        # objects written without the preamble of PS3.10 exist; other files must not be taken for one
+    with path.open("rb") as stream:
+        check_inflated(stream)
         try:
-            header = dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
-        except HEADER_ERRORS:
-            return Dataset(), "not_dicom"
-        if not headers.text(header, "SOPClassUID").startswith("1.2.840.10008."):
-            return header, "not_dicom"
+            header = dcmread(stream, stop_before_pixels=True, specific_tags=tags)
+        except InvalidDicomError:
+            # objects written without the preamble of PS3.10 exist; other files must not be taken for one
+            stream.seek(0)
+            try:
+                header = dcmread(stream, stop_before_pixels=True, specific_tags=tags, force=True)
+            except HEADER_ERRORS:
+                return Dataset(), "not_dicom"
+            if not headers.text(header, "SOPClassUID").startswith("1.2.840.10008."):
+                return header, "not_dicom"
     return header, "" if "SOPClassUID" in header or "Rows" in header else "unreadable_header"
 
 
@@ -166,8 +196,7 @@ def _read_raster(file: ListedFile, path: Path, salt: bytes, rule: PatientRule) -
 
 
 def _content_key(path: Path, salt: bytes) -> str:
-    with path.open("rb") as stream:
-        return key(salt, "content", hashlib.file_digest(stream, "sha256").hexdigest())
+    return key(salt, "content", file_sha256(path))
 
 
 def _patient(file: ListedFile, patient_id: str, study: str, salt: bytes, rule: PatientRule) -> tuple[str, str, str]:

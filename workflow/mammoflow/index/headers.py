@@ -1,5 +1,6 @@
-"""What a DICOM header says of an image: side, view, machine, and whether the image can be used."""
+"""What a DICOM header says of an image: side, view, machine, what kind of object it is, and what is wrong with it."""
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -9,15 +10,19 @@ from pydicom.multival import MultiValue
 
 MG_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.2"
 MG_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"
-# Objects that never are a two-dimensional mammogram, by the start of their SOP Class UID (PS3.4 annex B.5)
+# Other objects than mammograms, by the start of their SOP Class UID (PS3.4 annex B.5)
 OTHER_OBJECTS = {
     "1.2.840.10008.5.1.4.1.1.7": "secondary_capture",
     "1.2.840.10008.5.1.4.1.1.88.50": "cad_sr",
     "1.2.840.10008.5.1.4.1.1.88": "structured_report",
     "1.2.840.10008.5.1.4.1.1.11": "presentation_state",
     "1.2.840.10008.5.1.4.1.1.13": "tomosynthesis",
+    "1.2.840.10008.5.1.4.1.1.66": "not_an_image",
+    "1.2.840.10008.5.1.4.1.1.104": "not_an_image",
     "1.2.840.10008.1.3.10": "not_an_image",
 }
+# Kinds that hold no single picture; no policy can use them. All other kinds are keys of `index.policy` in the config.
+NEVER_USED = ("not_an_image", "cad_sr", "structured_report", "presentation_state", "multi_frame")
 # Views by code (CID 4014), SNOMED CT and the older SRT
 VIEW_CODES = {
     "399162004": "CC", "R-10242": "CC",
@@ -40,8 +45,17 @@ PARTIAL_VIEWS = {
     "399209000": "implant_displaced", "R-102D5": "implant_displaced",
     "399110001": "tangential", "R-102C2": "tangential",
     "399161006": "cleavage", "R-102D2": "cleavage",
+    "399011000": "partial_view", "R-102D1": "partial_view",  # axillary tail
+}  # fmt: skip
+# Purposes by value 3, 4 and 5 of Image Type (PS3.3 C.8.11.7.1.4, C.8.21.6.1.1), by how the value begins
+IMAGE_TYPES = {
+    "STEREO": "stereo", "PREFIRE": "stereo", "POSTFIRE": "stereo", "POSTBIOPSY": "stereo", "POSTMARKER": "stereo",
+    "TOMO_SCOUT": "stereo", "TOMO": "tomosynthesis", "GENERATED_2D": "synthesized", "PRE_CONTRAST": "contrast",
+    "POST_CONTRAST": "contrast", "SUBTRACTION": "contrast", "ADDITION": "contrast", "LOW_ENERGY": "contrast",
+    "HIGH_ENERGY": "contrast", "SPECIMEN": "specimen",
 }  # fmt: skip
 SIDE_CODES = {"24028007": "R", "G-A100": "R", "7771000": "L", "G-A101": "L"}
+LONGEST_NAME = 64  # characters of a Long String (PS3.5 6.2)
 # Contact views reach 1.1; magnification stands begin at 1.5
 MAGNIFIED_FROM = 1.3
 
@@ -50,7 +64,8 @@ TAGS = [
     "Manufacturer", "ManufacturerModelName", "PatientID", "StudyInstanceUID", "ProtocolName", "BodyPartExamined",
     "PaddleDescription", "EstimatedRadiographicMagnificationFactor", "ImagerPixelSpacing", "ViewPosition",
     "ImageLaterality", "Laterality", "PatientOrientation", "ViewCodeSequence", "AnatomicRegionSequence",
-    "SharedFunctionalGroupsSequence", "SpecimenDescriptionSequence", "QualityControlImage", "SamplesPerPixel",
+    "SharedFunctionalGroupsSequence", "SpecimenDescriptionSequence", "QualityControlImage", "PartialView",
+    "BreastImplantPresent", "SamplesPerPixel",
     "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
 ]  # fmt: skip
 
@@ -58,6 +73,7 @@ TAGS = [
 class Header(NamedTuple):
     """Columns of the index that the header alone fills; see `mammoflow.tables.INDEX`."""
 
+    kind: str
     reason: str
     image_laterality: str
     view_position: str
@@ -80,14 +96,16 @@ def describe(header: Dataset) -> Header:
 
     Returns
     -------
-    Header; `reason` is empty when the image can be used.
+    Header; `kind` names all that is special of the object (see `kinds`), `reason` what makes its pixels unusable.
     """
     photometric = text(header, "PhotometricInterpretation")
     intent = text(header, "PresentationIntentType")
     meta = getattr(header, "file_meta", Dataset())
     spacing = numbers(header, "ImagerPixelSpacing")
+    syntax = text(meta, "TransferSyntaxUID")
     return Header(
-        reason=exclusion(header),
+        kind=" ".join(kinds(header)),
+        reason=_pixel_format(header),
         image_laterality=laterality(header),
         view_position=view_position(header),
         rows=whole(header, "Rows"),
@@ -96,26 +114,31 @@ def describe(header: Dataset) -> Header:
         photometric_interpretation=photometric if re.fullmatch(r"[A-Z0-9_ ]{1,16}", photometric) else "",
         presentation_intent=intent if intent in ("FOR PRESENTATION", "FOR PROCESSING") else "",
         machine=machine(header),
-        transfer_syntax_uid=text(meta, "TransferSyntaxUID"),
-        imager_pixel_spacing=spacing[0] if spacing and spacing[0] > 0 else None,
+        transfer_syntax_uid=syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "",
+        imager_pixel_spacing=spacing[0] if spacing and 0 < spacing[0] < math.inf else None,
     )
 
 
-def exclusion(header: Dataset) -> str:
-    """Return why an object is no usable mammogram, as a code; empty when it is one."""
-    return next((reason for reason in _objections(header) if reason), "")
+def kinds(header: Dataset) -> list[str]:
+    """Return what is special of an object, most telling first, each once; none for an ordinary mammogram.
+
+    Told by SOP class, Modality, presentation intent, number of frames, Image Type, view modifiers, paddle,
+    magnification, implant and partial view (PS3.3 C.8.11.7). Each is one of `NEVER_USED` or a key of `index.policy`.
+    """
+    return list(dict.fromkeys(kind for kind in _kinds(header) if kind))
 
 
-def _objections(header: Dataset) -> Iterator[str]:
+def _kinds(header: Dataset) -> Iterator[str]:
     sop_class = text(header, "SOPClassUID")
-    yield _other_object(sop_class)
-    yield "not_mammography" if not is_mammography(header) else ""
+    other = _other_object(sop_class)
+    yield other
+    yield "not_mammography" if not is_mammography(header) and other in ("", "secondary_capture") else ""
     intent = text(header, "PresentationIntentType")
     yield "for_processing" if sop_class == MG_FOR_PROCESSING or intent == "FOR PROCESSING" else ""
     yield "multi_frame" if whole(header, "NumberOfFrames") > 1 else ""
-    yield _purpose(header)
-    yield _partial_view(header)
-    yield _pixel_format(header)
+    yield from _purposes(header)
+    yield from _partial_views(header)
+    yield "implant" if text(header, "BreastImplantPresent").upper() == "YES" else ""
 
 
 def is_mammography(header: Dataset) -> bool:
@@ -128,28 +151,30 @@ def _other_object(sop_class: str) -> str:
     return OTHER_OBJECTS.get(max(starts, key=len, default=""), "")
 
 
-def _purpose(header: Dataset) -> str:
-    """Code of an image made for something else than reading a whole breast."""
-    kinds = " ".join([*values(header, "ImageType")[2:], text(header, "ProtocolName")]).upper()
+def _purposes(header: Dataset) -> Iterator[str]:
+    """Images made for something else than reading a whole breast."""
+    protocol = text(header, "ProtocolName").upper()
     if text(header, "QualityControlImage").upper() == "YES" or text(header, "ViewPosition").upper() == "FLATFIELD":
-        return "quality_control"
-    if header.get("SpecimenDescriptionSequence") or "SPECIMEN" in kinds or view_position(header) == "SPECIMEN":
-        return "specimen"
-    if "STEREO" in kinds:
-        return "stereo"
-    return "tomosynthesis" if any(kind.upper().startswith("TOMO") for kind in values(header, "ImageType")[2:]) else ""
+        yield "quality_control"
+    if header.get("SpecimenDescriptionSequence") or "SPECIMEN" in protocol or view_position(header) == "SPECIMEN":
+        yield "specimen"
+    if "STEREO" in protocol:
+        yield "stereo"
+    types = [kind.upper() for kind in values(header, "ImageType")[2:]]
+    found = [purpose for kind in types for start, purpose in IMAGE_TYPES.items() if kind.startswith(start)]
+    # a scout of a tomosynthesis biopsy is no slice, and a picture computed from slices isn't one either
+    better = {"stereo", "synthesized"} & set(found)
+    yield from (purpose for purpose in found if purpose != "tomosynthesis" or not better)
 
 
-def _partial_view(header: Dataset) -> str:
+def _partial_views(header: Dataset) -> Iterator[str]:
     modifiers = (item for view in items(header, "ViewCodeSequence") for item in items(view, "ViewModifierCodeSequence"))
-    named = [PARTIAL_VIEWS[code] for item in modifiers if (code := text(item, "CodeValue")) in PARTIAL_VIEWS]
-    if named:
-        return named[0]
+    yield from (PARTIAL_VIEWS.get(text(item, "CodeValue"), "") for item in modifiers)
     paddle = text(header, "PaddleDescription").upper()
-    if "SPOT" in paddle:
-        return "spot_compression"
+    yield "spot_compression" if "SPOT" in paddle else ""
     factor = numbers(header, "EstimatedRadiographicMagnificationFactor")
-    return "magnification" if "MAG" in paddle or (factor and factor[0] >= MAGNIFIED_FROM) else ""
+    yield "magnification" if "MAG" in paddle or (factor and factor[0] >= MAGNIFIED_FROM) else ""
+    yield "partial_view" if text(header, "PartialView").upper() == "YES" else ""
 
 
 def _pixel_format(header: Dataset) -> str:
@@ -211,8 +236,9 @@ def view_position(header: Dataset) -> str:
 
 def machine(header: Dataset) -> str:
     """Return manufacturer and model as one name, ``unknown`` when neither is given."""
-    named = f"{text(header, 'Manufacturer')} {text(header, 'ManufacturerModelName')}"
-    return " ".join(named.split()) or "unknown"
+    named = " ".join(text(header, keyword)[:LONGEST_NAME] for keyword in ("Manufacturer", "ManufacturerModelName"))
+    printable = "".join(letter if letter.isprintable() else " " for letter in named)
+    return " ".join(printable.split()) or "unknown"
 
 
 def text(header: Dataset, keyword: str) -> str:
@@ -241,9 +267,9 @@ def numbers(header: Dataset, keyword: str) -> list[float]:
 
 
 def whole(header: Dataset, keyword: str) -> int:
-    """Return an attribute's first value as a whole number; 0 when absent or none."""
+    """Return an attribute's first value as a whole number from 0 to 2^31 - 1; 0 when absent, none or out of range."""
     found = numbers(header, keyword)
-    return int(found[0]) if found else 0
+    return int(found[0]) if found and 0 <= found[0] < 2**31 else 0
 
 
 def items(header: Dataset, keyword: str) -> list[Dataset]:

@@ -29,18 +29,30 @@ def secret(secret_file: str, seed: int) -> bytes:
     """
     if secret_file == PUBLIC:
         return hashlib.sha256(f"mammoflow public salt {seed}".encode()).digest()
-    path = Path(os.path.expandvars(secret_file)).expanduser()
-    if path.resolve().is_relative_to(Path("results").resolve()):
-        raise ConfigError(
-            f"deidentify.secret_file '{secret_file}' lies inside results/, which may be deleted or handed on: "
-            f"choose a path outside it, for example ~/.config/mammoflow/secret"
-        )
+    path = outside_results("deidentify.secret_file", secret_file, "~/.config/mammoflow/secret")
     try:
         return _read_or_make(path)
     except OSError as error:
         raise ConfigError(
             f"deidentify.secret_file '{secret_file}': {error.strerror}: name a file that you can read and write"
         ) from error
+
+
+def outside_results(setting: str, path: str, example: str) -> Path:
+    """Expand $VARIABLES and ~ in the path of something private.
+
+    Raises
+    ------
+    ConfigError
+        It lies inside results/, which may be deleted or handed on.
+    """
+    expanded = Path(os.path.expandvars(path)).expanduser()
+    if expanded.resolve().is_relative_to(Path("results").resolve()):
+        raise ConfigError(
+            f"{setting} '{path}' lies inside results/, which may be deleted or handed on: "
+            f"choose a path outside it, for example {example}"
+        )
+    return expanded
 
 
 def key(salt: bytes, kind: str, value: str) -> str:

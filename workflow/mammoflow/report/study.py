@@ -29,7 +29,7 @@ _SCHEMAS = {
 }
 
 # Settings that name places of the user's file system: no report shows them and no digest depends on them.
-_PLACES = {"root", "roots", "path", "paths", "study", "secret_file"}
+_PLACES = {"root", "roots", "path", "paths", "study", "secret_file", "map"}
 
 
 @dataclass(frozen=True)
