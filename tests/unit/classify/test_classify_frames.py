@@ -53,9 +53,9 @@ def study(tmp_path):
         cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
         key = {"dataset": "hospital", "image_id": name, "patient_key": f"p{name}", "status": "ok", "reason": ""}
         grey = dict.fromkeys(("grey_p05", "grey_p50", "grey_p95", "breast_x1", "breast_y1", "breast_x2", "breast_y2"))
-        images.append({**key, "png": str(tmp_path / f"{name}.png"), "train_png": "", "width": 50, "height": 40,
+        images.append({**dict.fromkeys(tables.IMAGES.columns, ""), **key, "png": str(tmp_path / f"{name}.png"), "train_png": "", "width": 50, "height": 40,
                        "transform": "{}", "window": "none", "pixel_digest": name, **grey})  # fmt: skip
-        index.append({**key, "study_key": "", "directory_label": "unknown", "image_laterality": "L",
+        index.append({**dict.fromkeys(tables.INDEX.columns, ""), **key, "study_key": "", "directory_label": "unknown", "image_laterality": "L",
                       "view_position": "CC", "rows": 40, "columns": 50, "bits_stored": 8, "size": 1, "mtime_ns": 1,
                       "photometric_interpretation": "MONOCHROME2", "presentation_intent": "", "machine": "alpha",
                       "transfer_syntax_uid": "", "imager_pixel_spacing": np.nan})  # fmt: skip

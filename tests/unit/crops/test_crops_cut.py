@@ -106,7 +106,8 @@ def shard(tmp_path, monkeypatch):
             }
         )  # fmt: skip
         index.append(
-            {
+            dict.fromkeys(tables.INDEX.columns, "")
+            | {
                 "dataset": "hospital", "image_id": f"image{number}", "status": "ok", "reason": "",
                 "patient_key": f"patient{number}", "study_key": "", "directory_label": label, "image_laterality": "L",
                 "view_position": "CC", "rows": 80, "columns": 60, "bits_stored": 8, "size": 1, "mtime_ns": 1,
