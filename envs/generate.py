@@ -23,7 +23,7 @@ STAGES = {
     "detect": [*TABLES, *DETECTOR],
     "crops": [*TABLES, "opencv-python-headless", "pillow"],
     "classify": [*TABLES, *CLASSIFIER],
-    "explain": [*TABLES, *DETECTOR, *CLASSIFIER, "matplotlib"],
+    "explain": [*TABLES, *DETECTOR, *CLASSIFIER, "captum", "matplotlib"],
     "anatomy": [*TABLES, "opencv-python-headless"],
     "report": [*TABLES, "scikit-learn", "matplotlib", "jinja2", "jsonschema", "pillow", "opencv-python-headless"],
     "diagnose": [*TABLES, *PIXELS, *DETECTOR, *CLASSIFIER],

@@ -85,6 +85,7 @@ def _internal(root: str) -> dict:
             {"format": "voc", "path": "annotations/beta"},
         ],
         "truth": {"format": "table", "path": "truth.tsv"},
+        "masks": "masks.tsv",
         "shards": {"annotated": 1, "other": 2},
         "window": {"mode": "dicom", "index": 0},
     }
@@ -99,6 +100,7 @@ def _external() -> dict:
         "directories": {"positive": "raw/positive", "negative": "raw/negative"},
         "annotations": [{"format": "coco", "path": "annotations/epsilon.json"}],
         "truth": {"format": "table", "path": "truth.tsv"},
+        "masks": "masks.tsv",
         "shards": {"annotated": 0, "other": 1},
         "window": {"mode": "dicom", "index": 0},
         "phantom": {"patients": 2, "malignant": 1, "benign": 1, "machines": ["epsilon"]},

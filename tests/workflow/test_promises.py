@@ -15,7 +15,7 @@ STAGE_RULES = {
     "detect": {"detect_train", "detect_images", "detect_paper", "detect_thresholds"},
     "crops": {"crops_cut"},
     "classify": {"classify_train", "classify_predict"},
-    "explain": {"explain_detections", "explain_crops"},
+    "explain": {"explain_detections", "explain_crops", "explain_evaluate"},
     "anatomy": {"anatomy_locate"},
     "report": {"report_metrics", "report_figure", "report_page"},
 }

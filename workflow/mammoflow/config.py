@@ -184,6 +184,8 @@ def _check_directories(dataset: dict[str, Any], where: str) -> None:
     expected = [*dataset["directories"].items(), *(("annotations", entry["path"]) for entry in dataset["annotations"])]
     if "truth" in dataset:
         expected.append(("truth", dataset["truth"]["path"]))
+    if "masks" in dataset:
+        expected.append(("masks", dataset["masks"]))
     for key, path in expected:
         if not (root / path).exists():
             raise ConfigError(f"config: {where}: {key} `{path}` doesn't exist below its root; mend the path")

@@ -33,6 +33,19 @@ CROP_LABELS = ["malignant", "benign"]
 PROTOCOLS = ["out_of_fold", "paper"]
 HALVES = ["upper", "lower", "inner", "outer", "indeterminate"]
 QUADRANTS = ["upper_outer", "upper_inner", "lower_outer", "lower_inner", "indeterminate"]
+MAP_PARTS = ["score", "left", "top", "right", "bottom"]
+MAP_METHODS = [
+    "control_blob",
+    "control_random",
+    "epsilon",
+    "epsilon_gamma_flat",
+    "zplus",
+    "input_x_gradient",
+    "integrated_gradients",
+    "occlusion",
+    "grad_cam",
+]
+MAP_FLAGS = ["", "outside_breast", "no_relevance"]
 EXTERNAL_FOLD = -1  # fold of patients whom no fold model ever saw; also the model fold of an ensemble of all folds
 
 
@@ -137,6 +150,18 @@ LESIONS = _schema(
         "source": _text("annotation format it came from"),
         "expert": _bool("whether the detector may learn from it"),
         "flag": _text("doubt about the frame, a code; empty when none"),
+    },
+)
+
+# Hidden truth at pixel level: the evaluation alone reads it.
+MASKS = _schema(
+    "masks",
+    {
+        "dataset": _DATASET,
+        "image_id": _IMAGE_ID,
+        "region": _text("what the mask shows", ["lesion", "pectoral"]),
+        **_box("smallest box around the mask"),
+        "runs": _text("lengths of alternating runs outside and inside the mask, row by row within the box"),
     },
 )
 
@@ -299,25 +324,73 @@ FRAMES = _schema(
     },
 )
 
+_MAPS = {
+    "dataset": _DATASET,
+    "map_id": _text("map: key of its array in the container beside this table", pattern=_ID),
+    "kind": _text("what was explained", ["detection", "crop"]),
+    "part": _text("which number of it: its score, or an edge of its frame", MAP_PARTS),
+    "model": _text("architecture"),
+    "model_fold": _int("fold of the model", EXTERNAL_FOLD),
+    "image_id": _IMAGE_ID,
+    "explained_id": _text("detection_id or crop_id", pattern=_ID),
+    "label": _text("lesion, malignant or benign"),
+    "score": _float("confidence or probability explained", 0, 1),
+    "explained_value": _float("the logit (or logit difference) that was explained"),
+    "conservation_error": _float("|sum of relevance and constants' share - explained value| / |explained value|"),
+    "relevance_in_box": _float("share of absolute relevance inside the frame", 0, 1),
+    "box_area_share": _float("share of the map's area inside the frame: the share a flat map would have", 0, 1),
+    "blob_in_box": _float("share of a blob drawn at the frame by someone who never looked at the model", 0, 1),
+    "relevance_on_padding": _float("share of absolute relevance that fell on letterbox padding or off the image", 0, 1),
+    **{f"frame_{name}": column for name, column in _box("frame that was explained").items()},
+    **_box("source region that the map covers"),
+}
+
+MAPS = _schema("maps", _MAPS)
+
+_ZONES = {
+    "lesion": "pixels of the true lesion that the frame finds; empty when it finds none",
+    "border": "band inside the breast's outline",
+    "pectoral": "pectoral muscle by the truth; empty when unknown",
+    "label": "letters and film labels outside the breast",
+    "outside": "everything outside the breast, labels included",
+}
+
 RELEVANCE = _schema(
     "relevance",
     {
+        **_MAPS,
+        **{f"on_{zone}": _float(f"share of absolute relevance: {what}", 0, 1) for zone, what in _ZONES.items()},
+        **{f"area_{zone}": _float(f"share of the map's area: {what}", 0, 1) for zone, what in _ZONES.items()},
+        "blob_on_lesion": _float("share of the control blob on the true lesion's pixels", 0, 1),
+        "lesion_type": _text("kind of the true lesion that the frame finds; empty for none", ["", *LESION_TYPES]),
+        "flag": _text("doubt about the map, a code; empty when none", MAP_FLAGS),
+        "overlay_png": _text("picture, path below the working directory; empty when not drawn"),
+    },
+)
+
+_FAITHFULNESS = {
+    "deletion": "area under the deletion curve: 1 untouched, 0 blurred; low is good",
+    "insertion": "area under the insertion curve: 0 blurred, 1 untouched; high is good",
+    "mass_in_box": "share of absolute relevance inside the frame",
+    "pointing": "1 when the block of most relevance lies in the frame, else 0",
+    "stability": "|Pearson| near the frame with the map of the picture with a little noise; high is good",
+    "fold_agreement": "|Pearson| near the frame with the map of another fold's model",
+    "randomised_head": "|Pearson| near the frame with the map after the head's weights are randomised; low is good",
+    "randomised_upper_half": "the same, upper half of the layers",
+    "randomised_all": "the same, all layers",
+}
+
+FAITHFULNESS = _schema(
+    "faithfulness",
+    {
         "dataset": _DATASET,
-        "map_id": _text("map: key of its array in the container beside this table", pattern=_ID),
         "kind": _text("what was explained", ["detection", "crop"]),
         "model": _text("architecture"),
-        "model_fold": _int("fold of the model", EXTERNAL_FOLD),
-        "image_id": _IMAGE_ID,
+        "model_fold": _int("fold of the model", 0),
+        "patient_key": _PATIENT_KEY,
         "explained_id": _text("detection_id or crop_id", pattern=_ID),
-        "label": _text("lesion, malignant or benign"),
-        "score": _float("confidence or probability explained", 0, 1),
-        "explained_value": _float("the logit (or logit difference) that was explained"),
-        "conservation_error": _float("|sum of relevance and constants' share - explained value| / |explained value|"),
-        "relevance_in_box": _float("share of absolute relevance inside the frame", 0, 1),
-        "box_area_share": _float("share of the map's area inside the frame: the share a flat map would have", 0, 1),
-        "relevance_on_padding": _float("share of absolute relevance that fell on letterbox padding", 0, 1),
-        **_box("source region that the map covers"),
-        "overlay_png": _text("picture, path below the working directory; empty when not drawn"),
+        "method": _text("way of explaining, or a control that never looked at the model", MAP_METHODS),
+        **{name: _float(what) for name, what in _FAITHFULNESS.items()},
     },
 )
 
@@ -347,6 +420,7 @@ ALL = {
         SOURCES,
         IDENTITIES,
         LESIONS,
+        MASKS,
         PATIENTS,
         IMAGES,
         TRAINING,
@@ -356,7 +430,9 @@ ALL = {
         CROPS,
         PREDICTIONS,
         FRAMES,
+        MAPS,
         RELEVANCE,
+        FAITHFULNESS,
         ANATOMY,
     )
 }

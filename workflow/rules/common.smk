@@ -32,6 +32,16 @@ CLASSIFIERS = STUDY["classify"]["architectures"]
 PROTOCOLS = STUDY["crops"]["protocols"]
 FOLDS = list(range(STUDY["labels"]["folds"]))
 GPU = 1 if STUDY["device"] == "cuda" else 0
+FAITHFULNESS = (
+    expand("results/explain/faithfulness/detections/{detector}.tsv", detector=DETECTORS)
+    + expand(
+        "results/explain/faithfulness/crops/{protocol}/{classifier}.tsv",
+        protocol=PROTOCOLS[:1],
+        classifier=CLASSIFIERS,
+    )
+    if STUDY["explain"]["faithfulness"]["images"]
+    else []
+)
 BY_NAME = {dataset["name"]: dataset for dataset in STUDY["datasets"]}
 
 
@@ -114,8 +124,8 @@ def listing(wildcards):
     ]
 
 
-def annotation_listing(key):
-    """A params function: digests of the names, sizes and times of the files of `annotations` or `truth`.
+def annotation_listing(*keys):
+    """A params function: digests of the names, sizes and times of the files of `annotations`, `truth` or `masks`.
 
     They are taken by the main process only, never in a job's; a phantom's files are known by its manifest.
     """
@@ -124,9 +134,16 @@ def annotation_listing(key):
         dataset = BY_NAME[wildcards.dataset]
         if dataset["source"] == "phantom" or not workflow.is_main_process:
             return ""
-        entries = dataset.get(key, [])
-        entries = entries if isinstance(entries, list) else [entries]
-        return [listing_digest(dataset["root"], entry["path"]) for entry in entries]
+        given = [dataset[key] for key in keys if key in dataset]
+        entries = [
+            entry
+            for each in given
+            for entry in (each if isinstance(each, list) else [each])
+        ]
+        paths = [
+            entry if isinstance(entry, str) else entry["path"] for entry in entries
+        ]
+        return [listing_digest(dataset["root"], path) for path in paths]
 
     return listed
 
@@ -135,6 +152,25 @@ def mined_detections(wildcards):
     """Out-of-fold detections, or, for the paper's protocol, those of its one model."""
     where = "paper/" if wildcards.protocol == "paper" else ""
     return f"results/detect/{setting('crops', 'detector')}/{where}{wildcards.dataset}/{wildcards.shard}.tsv"
+
+
+def relevance_maps(suffix):
+    """An input function: maps of all models of the wildcard's data set, tables (tsv) or arrays (npz) in one order."""
+
+    def found(wildcards):
+        where = [wildcards.dataset]
+        detections = (
+            f"results/explain/detections/{{detector}}/{{dataset}}/{{shard}}.{suffix}"
+        )
+        crops = (
+            f"results/explain/crops/{{protocol}}/{{classifier}}/{{dataset}}.{suffix}"
+        )
+        return [
+            *shards(detections, where, detector=DETECTORS),
+            *expand(crops, protocol=PROTOCOLS, classifier=CLASSIFIERS, dataset=where),
+        ]
+
+    return found
 
 
 def report_files(*names):

@@ -35,6 +35,7 @@ rule labels_truth:
         lesions="results/labels/{dataset}/lesions.tsv",
     output:
         truth="results/labels/{dataset}/truth.tsv",
+        masks="results/labels/{dataset}/masks.tsv",
     log:
         "results/logs/labels_truth/{dataset}.log",
     benchmark:
@@ -47,8 +48,9 @@ rule labels_truth:
         runtime=grows(30),
     params:
         dataset=of_dataset("name", "root", "truth"),
+        masks=of_dataset("name", "root", "masks"),
         expert_classes=setting("labels", "expert_classes"),
-        listing=annotation_listing("truth"),
+        listing=annotation_listing("truth", "masks"),
         code=code_digest("labels"),
     script:
         "../scripts/labels_truth.py"

@@ -5,6 +5,7 @@ rule phantom_generate:
     output:
         manifest="results/phantom/{dataset}/manifest.tsv",
         truth="results/phantom/{dataset}/truth.tsv",
+        masks="results/phantom/{dataset}/masks.tsv",
         raw=directory("results/phantom/{dataset}/raw"),
         annotations=directory("results/phantom/{dataset}/annotations"),
     log:

@@ -23,17 +23,13 @@ STUDY_TABLES = {
         classifier=CLASSIFIERS,
         dataset=DATASETS,
     ),
-    "detection_maps": shards(
-        "results/explain/detections/{detector}/{dataset}/{shard}.tsv",
-        DATASETS,
-        detector=DETECTORS,
+    "detection_maps": expand(
+        "results/explain/evaluated/{dataset}/detections.tsv", dataset=DATASETS
     ),
     "crop_maps": expand(
-        "results/explain/crops/{protocol}/{classifier}/{dataset}.tsv",
-        protocol=PROTOCOLS,
-        classifier=CLASSIFIERS,
-        dataset=DATASETS,
+        "results/explain/evaluated/{dataset}/crops.tsv", dataset=DATASETS
     ),
+    "faithfulness": FAITHFULNESS,
     "anatomy": shards(
         "results/anatomy/{detector}/{dataset}/{shard}.tsv",
         DATASETS,

@@ -8,10 +8,10 @@ if __name__ == "__main__":
             models=list(snakemake.input.models),
             predictions=snakemake.input.predictions,
             crops=list(snakemake.input.crops),
+            images=list(snakemake.input.images),
             settings=snakemake.params.settings,
             device=snakemake.params.device,
             threads=snakemake.threads,
             table=snakemake.output.table,
             maps=snakemake.output.maps,
-            overlays=snakemake.output.overlays,
         )

@@ -13,5 +13,4 @@ if __name__ == "__main__":
             threads=snakemake.threads,
             table=snakemake.output.table,
             maps=snakemake.output.maps,
-            overlays=snakemake.output.overlays,
         )

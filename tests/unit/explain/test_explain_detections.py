@@ -10,11 +10,18 @@ import torch
 from mammoflow import tables
 from mammoflow.detect.infer import detect_images
 from mammoflow.detect.model import Detector, load_detector, save_detector
+from mammoflow.detect.preprocess import letterbox
 from mammoflow.errors import DataError, ModelError
-from mammoflow.explain.detections import choose_detections, explain_detection, explain_detections_shard
+from mammoflow.explain.detections import (
+    ExplainedPicture,
+    choose_detections,
+    explain_detection,
+    explain_detections_shard,
+)
+from mammoflow.explain.engine import Explainer
 from mammoflow.geometry import Transform
 
-SETTINGS = {"composite": "epsilon_gamma_flat", "gamma": 0.1, "detections_per_shard": 3}
+SETTINGS = {"composite": "epsilon_gamma_flat", "gamma": 0.1, "detections_per_shard": 3, "box_edges": False}
 HEIGHT, WIDTH, STORED = 96, 60, 4  # picture, and stored pixels a picture pixel
 
 
@@ -86,10 +93,11 @@ def run(tmp_path, models, detections, picture, **changes):
     row = image_row(tmp_path / "i1.png") | changes
     tables.write(tables.IMAGES, tables.from_rows(tables.IMAGES, [row]), tmp_path / "i.tsv")
     tables.write(tables.DETECTIONS, tables.from_rows(tables.DETECTIONS, detections), tmp_path / "d.tsv")
-    outputs = {"table": tmp_path / "r.tsv", "maps": tmp_path / "r.npz", "overlays": tmp_path / "r"}
-    explain_detections_shard(models, tmp_path / "d.tsv", tmp_path / "i.tsv", SETTINGS, "cpu", 1, **outputs)
+    outputs = {"table": tmp_path / "r.tsv", "maps": tmp_path / "r.npz"}
+    settings = SETTINGS | changes
+    explain_detections_shard(models, tmp_path / "d.tsv", tmp_path / "i.tsv", settings, "cpu", 1, **outputs)
     with np.load(outputs["maps"]) as container:
-        return tables.read(tables.RELEVANCE, outputs["table"]), {name: container[name] for name in container}
+        return tables.read(tables.MAPS, outputs["table"]), {name: container[name] for name in container}
 
 
 def test_a_shards_best_lesions_are_explained(tmp_path, models, picture):
@@ -119,7 +127,7 @@ def test_a_shards_best_lesions_are_explained(tmp_path, models, picture):
         assert 0 <= row.relevance_on_padding < 1
         assert [row.x1, row.y1, row.x2, row.y2] == [0, 0, WIDTH * STORED, HEIGHT * STORED]
         assert 0 < row.box_area_share < 1
-        assert cv2.imread(row.overlay_png) is not None
+        assert row.blob_in_box == pytest.approx(0.911, abs=0.02)  # two standard deviations on both axes
 
 
 def test_the_map_of_a_mirrored_picture_lies_as_the_stored_image(tmp_path, models, picture):
@@ -154,11 +162,42 @@ def test_no_detection_gives_empty_outputs(tmp_path, models, picture):
     found, maps = run(tmp_path, models, [], picture)
     assert len(found) == 0
     assert maps == {}
-    assert (tmp_path / "r").is_dir()
+
+
+def test_edges_of_a_frame_are_explained_when_asked(tmp_path, models, picture):
+    detector = load_detector(models[1])
+    frames = detect_images(detector, [picture], 0.05, 0.4)[0]
+    row = detection_row(0, frames.boxes[0], frames.scores[0], detector.digest)
+    found, maps = run(tmp_path, models, [row], picture, box_edges=True)
+    assert sorted(found["part"]) == ["bottom", "left", "right", "score", "top"]
+    assert sorted(maps) == sorted(found["map_id"])
+    assert (found["conservation_error"] < 1e-3).all()
+
+
+@pytest.mark.parametrize(("edge", "number"), [("left", 0), ("top", 1), ("right", 2), ("bottom", 3)])
+def test_an_edges_map_is_the_first_order_change_of_its_distance(models, picture, edge, number):
+    detector = load_detector(models[1])
+    x, _ = letterbox(picture, 64)
+    explainer = Explainer(detector.model, "gradient_input")
+    seen = ExplainedPicture(detector, explainer, picture)
+    anchor = seen.find([10, 40, 40, 80], "lesion")
+    explained = seen.explain(anchor, edge)
+    raw = detector.model(x)[1]["boxes"][0, 16 * number : 16 * (number + 1), anchor.index].detach().requires_grad_()
+    (raw.softmax(0) * torch.arange(16)).sum().backward()
+    level = int(np.searchsorted(np.cumsum([64, 16, 4]), anchor.index, side="right"))
+    bias = detector.model.model[-1].cv2[level][-1].bias[16 * number : 16 * (number + 1)]
+    assert explained.value == pytest.approx(float((raw.grad * (raw.detach() - bias)).sum()), rel=1e-3, abs=1e-4)
 
 
 def test_detections_of_another_model_are_refused(tmp_path, models, picture):
     with pytest.raises(DataError, match=r"i1-yolov6n-000 was made by model 0{16}"):
+        run(tmp_path, models, [detection_row(0, [5, 5, 20, 20], 0.5, "0" * 16)], picture)
+
+
+def test_weights_that_dont_fit_their_architecture_are_refused(tmp_path, models, picture, network):
+    header = {"architecture": "yolov5n", "classes": ["lesion", "nipple"], "image_size": 64, "fold": 1}
+    save_detector(models[1], network("yolov6n", torch.float32)[0].state_dict(), header)
+    with pytest.raises(ModelError, match=r"fold1\.safetensors: not a detector"):
         run(tmp_path, models, [detection_row(0, [5, 5, 20, 20], 0.5, "0" * 16)], picture)
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from mammoflow.detect.preprocess import letterbox, letterbox_transform
-from mammoflow.explain.maps import coverage, relevance_in_box, save_maps, to_picture
-from mammoflow.explain.overlays import STRIP, draw_overlay
+from mammoflow.explain.maps import blob, coverage, outside_share, relevance_in_box, save_maps, to_picture
+from mammoflow.explain.overlays import STRIP, Outline, draw_overlay
 from mammoflow.geometry import Transform
 
 
@@ -56,6 +56,24 @@ def test_a_flat_map_has_the_boxs_share_of_the_area():
     assert coverage([3.3, 1.2, 9.9, 12.5], 17, 23).sum() == pytest.approx(6.6 * 11.3)
 
 
+def test_the_control_blob_is_a_gaussian_at_the_frame():
+    drawn = blob([20, 10, 60, 30], 40, 80)
+    assert drawn.shape == (40, 80)
+    assert np.unravel_index(drawn.argmax(), drawn.shape)[0] in (19, 20)
+    # a quarter of the sides of 40 and 20 pixels: half a pixel from the centre, and one deviation further
+    assert drawn[19, 39] == pytest.approx(np.exp(-(0.1**2 + 0.05**2) / 2))
+    assert drawn[19, 49] / drawn[19, 39] == pytest.approx(np.exp(-(0.95**2 - 0.05**2) / 2))
+
+
+def test_relevance_beyond_the_image_by_hand():
+    relevance = np.array([[1, -3, 0], [2, 0, 2]], np.float32)
+    # six stored pixels across, four down; the image ends after four columns, so one of three is beyond
+    assert outside_share(relevance, [0, 0, 6, 4], 4, 4) == pytest.approx(2 / 8)
+    assert outside_share(relevance, [-2, 0, 4, 4], 4, 4) == pytest.approx(3 / 8)
+    assert outside_share(relevance, [0, 0, 6, 4], 6, 4) == 0
+    assert outside_share(np.zeros((2, 3), np.float32), [0, 0, 6, 4], 4, 4) == 0
+
+
 def test_containers_are_the_same_bytes_again_and_may_be_empty(tmp_path):
     maps = {"one": np.arange(6, dtype=np.float32).reshape(2, 3), "two": np.ones((1, 2), np.float32)}
     save_maps(tmp_path / "a.npz", maps)
@@ -80,6 +98,23 @@ def test_overlays_show_sign_frame_and_scale(tmp_path):
     assert blue > red + 100
     assert drawn[10, 10].tolist() == [100, 100, 100]
     assert drawn[40, 100].tolist() != [100, 100, 100]  # the frame's upper edge
+
+
+def test_overlays_show_the_truths_outline_and_a_bar_of_round_length(tmp_path):
+    plain, full = tmp_path / "plain.png", tmp_path / "full.png"
+    mask = np.zeros((120, 240), bool)
+    mask[40:60, 100:140] = True
+    grey = np.full((120, 240), 100, np.uint8)
+    draw_overlay(grey, np.zeros((120, 240), np.float32), [30, 20, 80, 60], plain)
+    outlines = [Outline(mask, "malignant")]
+    draw_overlay(grey, np.zeros((120, 240), np.float32), [30, 20, 80, 60], full, outlines, 0.5)
+    first, second = (cv2.imread(str(path)).astype(int) for path in (plain, full))
+    changed = (first != second).any(axis=2)
+    assert changed[80, 200:280].all()  # the outline's upper edge, the picture is drawn twice as large
+    assert not changed[100, 220:260].any()  # and nothing inside
+    # 0.25 mm a drawn pixel: 20 mm are 80 pixels, 50 mm would be more than 0.3 of the width
+    assert changed[232, 10:86].all()
+    assert not changed[232, 95:].any()
 
 
 def test_a_map_of_zeros_is_drawn(tmp_path):

@@ -119,8 +119,8 @@ def test_box_is_where_the_lesion_changes_the_picture(patients, view_position):
     for number, (side, breast, lesion) in enumerate(patients):
         machine = replace(list(MACHINES.values())[number % 5], bits_stored=16)
         view = View(side, view_position, 7, ("twin", number))
-        with_lesion, truths = draw_view(view, breast, [lesion], machine, SCALE)
-        without, only_nipple = draw_view(view, breast, [], machine, SCALE)
+        with_lesion, truths, _ = draw_view(view, breast, [lesion], machine, SCALE)
+        without, only_nipple, _ = draw_view(view, breast, [], machine, SCALE)
         changed = with_lesion != without
         x1, y1, x2, y2 = truths[0].box
         rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
@@ -128,6 +128,10 @@ def test_box_is_where_the_lesion_changes_the_picture(patients, view_position):
         assert np.abs(np.subtract([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], [x1, y1, x2, y2])).max() <= 1
         assert not changed[:, :x1].any()
         assert not changed[y2:].any()
+        inside = changed[y1:y2, x1:x2]
+        assert truths[0].mask.shape == inside.shape
+        assert not (inside & ~truths[0].mask).any()
+        assert inside.sum() > 0.95 * truths[0].mask.sum()  # the rest is lost in rounding to stored values
         height_mm = (y2 - y1) * machine.imager_pixel_spacing / SCALE
         assert 0.15 * lesion.diameter < height_mm < 1.3 * lesion.diameter + 1
 
@@ -136,9 +140,13 @@ def test_chest_wall_is_right_for_r_and_left_for_l_and_letters_are_outside():
     machine = replace(MACHINES["gamma"], label_share=1.0)
     for side in "LR":
         view = View(side, "MLO", 3, ("sides",))
-        pixels, truths = draw_view(view, BREAST, [], machine, 0.5)
+        pixels, truths, pectoral = draw_view(view, BREAST, [], machine, 0.5)
         first, last = pixels[40:300, 0].mean(), pixels[40:300, -1].mean()
         assert (first > 1.5 * last) == (side == "L")
+        assert pectoral.box[1] == 0
+        assert (pectoral.box[0] == 0) == (side == "L")
+        assert pectoral.mask[0, 0 if side == "L" else -1]
+        assert not pectoral.mask[-1, -1 if side == "L" else 0]
         x1, _, x2, _ = truths[0].box
         assert ((x1 + x2) / 2 > pixels.shape[1] / 2) == (side == "L")
         label = np.argwhere(pixels > 0.85 * pixels.max())
@@ -151,16 +159,17 @@ def test_denser_breasts_are_brighter():
     means = []
     for density in GLAND_SHARE:
         breast = replace(BREAST, density=density)
-        opacity, thickness = draw_tissue(stream(0, "density"), breast, "CC", shape, spacing)
+        opacity, thickness, pectoral = draw_tissue(stream(0, "density"), breast, "CC", shape, spacing)
         assert ((thickness > 0) == breast_mask(breast, "CC", shape, spacing)).all()
         means.append(opacity[thickness > 0.9].mean())
+        assert not pectoral.any()  # a CC view shows no muscle
     assert means == sorted(means)
     assert means[3] - means[0] > 0.1
 
 
 def test_scale_changes_the_matrix_and_not_the_anatomy():
     machine = MACHINES["epsilon"]
-    (small, truths), (large, large_truths) = (
+    (small, truths, _), (large, large_truths, _) = (
         draw_view(View("L", "CC", 3, ("scale",)), BREAST, [], machine, scale) for scale in (0.5, 1)
     )
     assert small.shape == (320, 256)

@@ -1,6 +1,7 @@
 # ruff: noqa: C408
 """A small made-up study: every table of the report's inputs and the pictures they name, from a seed."""
 
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -238,13 +239,26 @@ class Maker:
         grey[..., 2] += 150 * np.clip(-heat, 0, 1)
         Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).save(path)
         self.rows[table].append(
-            dict(dataset=row["dataset"], map_id=f"m_{model}_{explained}", kind=kind, model=model,
+            dict(dataset=row["dataset"], map_id=f"m_{model}_{explained}", kind=kind, part="score", model=model,
                  model_fold=row["model_fold"], image_id=row["image_id"], explained_id=explained, label="lesion",
                  score=score, explained_value=1.0, conservation_error=1e-6, relevance_in_box=0.4, box_area_share=0.1,
-                 relevance_on_padding=0.01, x1=region[0], y1=region[1], x2=region[2], y2=region[3],
+                 blob_in_box=0.9, relevance_on_padding=0.01, lesion_type="" if kind == "crop" else "mass_spiculated",
+                 **dict(zip(("frame_x1", "frame_y1", "frame_x2", "frame_y2"), box, strict=True)),
+                 **dict(on_lesion=0.3, on_border=0.1, on_pectoral=0.05, on_label=0.01, on_outside=0.02),
+                 **dict(area_lesion=0.05, area_border=0.2, area_pectoral=0.1, area_label=0.02, area_outside=0.4),
+                 blob_on_lesion=0.6, flag="", x1=region[0], y1=region[1], x2=region[2], y2=region[3],
                  overlay_png=str(path))
         )  # fmt: skip
 
+
+FIGURES = list(tables.FAITHFULNESS.columns)[7:]
+MODEL_FIGURES = FIGURES[4:]  # those that a control has none of
+FAITHFULNESS = {
+    "control_blob": [0.2, 0.7, 0.9, 1.0, nan, nan, nan, nan, nan],
+    "control_random": [0.9, 0.1, 0.1, 0.0, nan, nan, nan, nan, nan],
+    "epsilon": [0.15, 0.8, 0.8, 1.0, 0.9, 0.6, 0.7, 0.6, 0.1],
+    "zplus": [0.3, 0.6, 0.9, 1.0, 0.95, 0.8, 1.0, 1.0, 0.9],
+}
 
 FILES = {
     "indices": tables.INDEX,
@@ -258,6 +272,7 @@ FILES = {
     "predictions": tables.PREDICTIONS,
     "detection_maps": tables.RELEVANCE,
     "crop_maps": tables.RELEVANCE,
+    "faithfulness": tables.FAITHFULNESS,
     "anatomy": tables.ANATOMY,
     "duplicates": tables.DUPLICATES,
 }
@@ -287,6 +302,15 @@ def fabricate(
         for detector in SETTINGS["detect"]["architectures"]
         for fold in (-1, 0, 1, 2)
     ]
+    maker.rows["faithfulness"] = [
+        dict(dataset="hospital", kind=kind, model=model, model_fold=0, patient_key=f"p{number}",
+             explained_id=f"e{number}", method=method,
+             **{name: nan if method.startswith("control") and name in MODEL_FIGURES else value
+                for name, value in zip(FIGURES, values, strict=True)})
+        for kind, model in (("detection", "yolov6n"), ("crop", "resnet50"))
+        for method, values in FAITHFULNESS.items()
+        for number in range(2)
+    ]  # fmt: skip
     maker.rows["indices"].append(
         dict(maker.rows["indices"][0], image_id="broken", status="excluded", reason="truncated_pixel_data")
     ) if maker.rows["indices"] else None

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ from mammoflow.classify.data import read_crop
 from mammoflow.classify.model import Classifier, load_classifier, predict, preprocess
 from mammoflow.errors import DataError
 from mammoflow.explain.engine import Explainer
-from mammoflow.explain.maps import FloatMap, relevance_in_box, save_maps, to_picture
-from mammoflow.explain.overlays import draw_overlay
+from mammoflow.explain.maps import FloatMap, RelevanceMap, map_row, outside_share, to_picture, write_maps
 from mammoflow.geometry import Transform
 from mammoflow.jobs import progress
 from mammoflow.tables import EXTERNAL_FOLD
@@ -30,19 +29,8 @@ log = logging.getLogger("mammoflow")
 
 
 @dataclass(frozen=True)
-class CropMap:
-    """Relevance of one crop.
-
-    Attributes
-    ----------
-    relevance : float32 array, (H, W), in the crop's pixels, in units of the logit difference.
-    value : logit of malignant minus logit of benign.
-    conservation_error : see `Explanation.conservation_error`.
-    """
-
-    relevance: FloatMap
-    value: float
-    conservation_error: float
+class CropMap(RelevanceMap):
+    """Relevance of one crop, in the crop's pixels; `value` is the logit of malignant minus that of benign."""
 
     @property
     def probability(self) -> float:
@@ -84,8 +72,9 @@ def explain_batch(classifier: Classifier, explainer: Explainer, crops: Sequence[
     for number, crop in enumerate(crops):
         height, width = crop.shape
         stretch = Transform.resize(width, height, size, size)
-        relevance, _ = to_picture(explained.relevance[number, 0].cpu().numpy(), stretch, height, width)
-        found.append(CropMap(relevance, float(explained.value[number]), float(explained.conservation_error[number])))
+        relevance, on_padding = to_picture(explained.relevance[number, 0].cpu().numpy(), stretch, height, width)
+        value, error = float(explained.value[number]), float(explained.conservation_error[number])
+        found.append(CropMap(relevance, value, error, on_padding))
     return found
 
 
@@ -93,12 +82,12 @@ def explain_crops(
     models: Sequence[str | Path],
     predictions: str | Path,
     crops: list[str] | list[Path],
+    images: list[str] | list[Path],
     settings: dict[str, Any],
     device: str,
     threads: int,
     table: str | Path,
     maps: str | Path,
-    overlays: str | Path,
 ) -> None:
     """Explain some crops of each fold, of both labels, errors among them.
 
@@ -110,12 +99,12 @@ def explain_crops(
     models : classifiers in the order of folds.
     predictions : table of `mammoflow.tables.PREDICTIONS`, possibly empty.
     crops : tables of `mammoflow.tables.CROPS` of the data set's shards.
+    images : tables of `mammoflow.tables.IMAGES` of the same shards: a crop may reach beyond its image.
     settings : section `explain` of the config.
     device : ``cpu`` or ``cuda``.
     threads : CPU threads.
-    table : table of `mammoflow.tables.RELEVANCE` to write.
+    table : table of `mammoflow.tables.MAPS` to write.
     maps : container to write: one float32 array in the crop's pixels per ``map_id``.
-    overlays : directory to make, with one PNG per ``map_id``.
 
     Raises
     ------
@@ -123,23 +112,16 @@ def explain_crops(
         Predictions don't belong to these models or crops.
     """
     torch.set_num_threads(threads)
-    Path(overlays).mkdir(parents=True, exist_ok=True)
     chosen = choose_crops(tables.read(tables.PREDICTIONS, predictions), settings["crops_per_fold"])
-    known = tables.read_all(tables.CROPS, crops).set_index("crop_id")
+    sizes = tables.read_all(tables.IMAGES, images)[["dataset", "image_id", "width", "height"]]
+    known = tables.read_all(tables.CROPS, crops).merge(sizes, on=["dataset", "image_id"]).set_index("crop_id")
     missing = sorted(set(chosen["crop_id"]) - set(known.index))
     if missing:
-        raise DataError(f"{predictions}: crop {missing[0]} isn't in the crops' tables; remove it to make it again")
-    rows, arrays = [], {}
+        raise DataError(
+            f"{predictions}: crop {missing[0]} isn't in the tables of crops and images; remove it to make it again"
+        )
     explained = _explained(chosen, known, models, settings, device) if len(chosen) else iter(())
-    for row, array, picture, box in progress(explained, len(chosen), "crops"):
-        path = Path(overlays) / f"{row['map_id']}.png"
-        draw_overlay(picture, array, box, path)
-        rows.append({**row, "overlay_png": str(path)})
-        arrays[row["map_id"]] = array
-    rows.sort(key=lambda one: one["map_id"])
-    save_maps(maps, {row["map_id"]: arrays[row["map_id"]] for row in rows})
-    tables.write(tables.RELEVANCE, tables.from_rows(tables.RELEVANCE, rows), table)
-    log.info("%d crops explained", len(rows))
+    log.info("%d crops explained", write_maps(progress(explained, len(chosen), "crops"), table, maps))
 
 
 def choose_crops(predictions: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -162,8 +144,8 @@ def _choose_of_fold(rows: pd.DataFrame, count: int) -> pd.DataFrame:
 
 def _explained(
     chosen: pd.DataFrame, known: pd.DataFrame, models: Sequence[str | Path], settings: dict[str, Any], device: str
-) -> Iterator[tuple[dict[str, Any], FloatMap, NDArray[np.uint8], list[float]]]:
-    """Row (without its overlay), map, picture and frame in it, of each chosen crop."""
+) -> Iterator[tuple[dict[str, Any], FloatMap]]:
+    """Row and map of each chosen crop."""
     classifiers = [load_classifier(path, device) for path in models]
     rows: list[Any] = list(chosen.itertuples())
     pictures = {row.crop_id: read_crop(str(known.at[row.crop_id, "png"])) for row in rows}
@@ -175,7 +157,7 @@ def _explained(
             batch = mine[start : start + BATCH]
             found = explain_batch(classifier, explainer, [pictures[row.crop_id] for row in batch])
             for row, crop_map in zip(batch, found, strict=True):
-                yield _result(row, known.loc[row.crop_id], fold, crop_map, pictures[row.crop_id])
+                yield _row(row, known.loc[row.crop_id], fold, crop_map), crop_map.relevance
 
 
 def _judges(
@@ -201,31 +183,21 @@ def _judges(
     return judges
 
 
-def _result(
-    row: Any, crop: Any, fold: int, crop_map: CropMap, picture: NDArray[np.uint8]
-) -> tuple[dict[str, Any], FloatMap, NDArray[np.uint8], list[float]]:
-    height, width = picture.shape
-    window = Transform.window(crop.crop_x1, crop.crop_y1, crop.crop_x2, crop.crop_y2, width, height)
-    box = window.forward([crop.x1, crop.y1, crop.x2, crop.y2])[0].tolist()
-    in_box, area_share = relevance_in_box(crop_map.relevance, box)
-    result = {
-        "dataset": row.dataset,
-        "map_id": f"{row.crop_id}-{row.classifier.replace('.', '_')}-fold{fold}",
-        "kind": "crop",
-        "model": row.classifier,
-        "model_fold": fold,
-        "image_id": row.image_id,
-        "explained_id": row.crop_id,
-        "label": row.label,
-        "score": crop_map.probability,
-        "explained_value": crop_map.value,
-        "conservation_error": crop_map.conservation_error,
-        "relevance_in_box": in_box,
-        "box_area_share": area_share,
-        "relevance_on_padding": 0.0,  # a crop is stretched onto the model's input, not letterboxed
-        "x1": crop.crop_x1,
-        "y1": crop.crop_y1,
-        "x2": crop.crop_x2,
-        "y2": crop.crop_y2,
-    }
-    return result, crop_map.relevance, picture, box
+def _row(row: Any, crop: Any, fold: int, crop_map: CropMap) -> dict[str, Any]:
+    region = [crop.crop_x1, crop.crop_y1, crop.crop_x2, crop.crop_y2]
+    beyond = outside_share(crop_map.relevance, region, crop.width, crop.height)
+    return map_row(
+        replace(crop_map, on_padding=beyond),
+        [crop.x1, crop.y1, crop.x2, crop.y2],
+        region,
+        dataset=row.dataset,
+        map_id=f"{row.crop_id}-{row.classifier.replace('.', '_')}-fold{fold}",
+        kind="crop",
+        part="score",
+        model=row.classifier,
+        model_fold=fold,
+        image_id=row.image_id,
+        explained_id=row.crop_id,
+        label=row.label,
+        score=crop_map.probability,
+    )

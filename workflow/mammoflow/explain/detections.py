@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from mammoflow.detect.model import Detector, load_detector
 from mammoflow.detect.preprocess import letterbox
 from mammoflow.detect.shard import read_picture
 from mammoflow.errors import DataError, ModelError
-from mammoflow.explain.engine import Explainer
-from mammoflow.explain.maps import FloatMap, relevance_in_box, save_maps, to_picture
-from mammoflow.explain.overlays import draw_overlay
+from mammoflow.explain.engine import Explainer, Target
+from mammoflow.explain.maps import FloatMap, RelevanceMap, map_row, to_picture, write_maps
 from mammoflow.geometry import Transform
 from mammoflow.jobs import progress
+from mammoflow.tables import MAP_PARTS
 
 SAME_IOU = 0.5  # an anchor whose frame overlaps the detection less is another finding
 
@@ -41,23 +41,16 @@ class Anchor:
 
 
 @dataclass(frozen=True)
-class DetectionMap:
-    """Relevance of one detection.
+class DetectionMap(RelevanceMap):
+    """Relevance of one detection, in the picture's pixels; see `RelevanceMap`.
 
     Attributes
     ----------
-    relevance : float32 array, (H, W), in the picture's pixels, in units of the explained logit.
     value : class score of the anchor before the sigmoid, minus the class's bias: what the picture added to the score
-        that the detector gives to nothing.
-    conservation_error : see `Explanation.conservation_error`.
-    on_padding : share of absolute relevance on letterbox padding, 0..1.
+        that the detector gives to nothing. For an edge, see `ExplainedPicture.explain`.
     anchor : anchor that was explained.
     """
 
-    relevance: FloatMap
-    value: float
-    conservation_error: float
-    on_padding: float
     anchor: Anchor
 
 
@@ -82,7 +75,7 @@ class ExplainedPicture:
         x, self._letterbox = letterbox(image, detector.image_size)
         weight = next(detector.model.parameters())
         self._replay = explainer.replay(x.to(weight))
-        if not isinstance(self._replay.output, tuple) or _class_logits(self._replay.output) is None:
+        if not isinstance(self._replay.output, tuple) or class_logits(self._replay.output) is None:
             raise ModelError(
                 f"detections of {detector.architecture} can't be explained: its output isn't that of a YOLO head; "
                 "explain yolov5*, yolov6*, yolov8* or yolo11*"
@@ -126,33 +119,66 @@ class ExplainedPicture:
         index = int(np.argmax(likeness))
         return Anchor(index, category, float(scores[index]), float(overlaps[index]))
 
-    def explain(self, anchor: Anchor) -> DetectionMap:
-        """Explain the anchor's class score before the sigmoid, minus the class's bias."""
-        bias = self._biases[anchor.category][self._level(anchor.index)]
+    def explain(self, anchor: Anchor, part: str = "score") -> DetectionMap:
+        """Explain the anchor's class score before the sigmoid, minus the class's bias, or an edge of its frame.
 
-        def target(output: Any) -> Tensor:
-            return _class_logits(output)[:, anchor.category, anchor.index] - bias  # type: ignore[index]
+        Parameters
+        ----------
+        anchor : see `find`.
+        part : ``score``, or ``left``, ``top``, ``right``, ``bottom``: how far that edge lies from the anchor's centre.
 
-        explained = self._replay.explain(target)
+        Notes
+        -----
+        A YOLO head gives each edge as a distribution over distances of 0, 1, 2 ... cells, the softmax of one number a
+        distance, and its mean is the edge. With the probabilities ``p`` taken as constants, as CP-LRP takes attention,
+        what is explained is ``sum p_i (i - mean) z_i`` of the numbers ``z`` minus their biases: what pushed the edge
+        outwards (positive) or inwards, to first order.
+
+        Raises
+        ------
+        ModelError
+            The head has no distributions, and `part` is an edge.
+        """
+        explained = self._replay.explain(self._score(anchor) if part == "score" else self._edge(anchor, part))
         relevance, on_padding = to_picture(
             explained.relevance[0, 0].cpu().numpy(), self._letterbox, self._height, self._width
         )
         error = float(explained.conservation_error[0])
         return DetectionMap(relevance, float(explained.value[0]), error, on_padding, anchor)
 
-    def _level(self, index: int) -> int:
+    def _score(self, anchor: Anchor) -> Target:
+        bias = self._biases[anchor.category][self.level(anchor.index)]
+        return lambda output: class_logits(output)[:, anchor.category, anchor.index] - bias  # type: ignore[index]
+
+    def _edge(self, anchor: Anchor, part: str) -> Target:
+        head = head_of_detector(self._detector.model)
+        raw = self._replay.output[1].get("boxes")
+        distances = getattr(head, "reg_max", 1)
+        if raw is None or distances < 2:
+            raise ModelError(
+                f"edges of {self._detector.architecture}'s frames can't be explained: its head has no distributions of "
+                "distances; leave explain.box_edges out"
+            )
+        rows = slice(*(np.array([0, 1]) + MAP_PARTS[1:].index(part)) * distances)
+        share = raw[0, rows, anchor.index].detach().softmax(0)
+        steps = torch.arange(distances, dtype=share.dtype, device=share.device)
+        weight = share * (steps - (share * steps).sum())
+        bias = (weight * head.cv2[self.level(anchor.index)][-1].bias.detach()[rows]).sum()
+        return lambda output: (output[1]["boxes"][:, rows, anchor.index] * weight).sum(1) - bias
+
+    def level(self, index: int) -> int:
         """Feature level (P3, P4, P5 as 0, 1, 2) of an anchor."""
-        strides = _head(self._detector.model).stride.tolist()
+        strides = head_of_detector(self._detector.model).stride.tolist()
         counts = [round(self._detector.image_size / stride) ** 2 for stride in strides]
         return int(np.searchsorted(np.cumsum(counts), index, side="right"))
 
 
-def _head(model: Any) -> Any:
+def head_of_detector(model: Any) -> Any:
     """Return the detection head, the last layer of an Ultralytics model."""
     return model.model[-1]
 
 
-def _class_logits(output: Any) -> Tensor | None:
+def class_logits(output: Any) -> Tensor | None:
     """Class scores before the sigmoid, (N, classes, anchors), of the head that made the dense output."""
     raw = output[1]
     raw = raw.get("one2many", raw) if isinstance(raw, dict) else {}
@@ -161,7 +187,7 @@ def _class_logits(output: Any) -> Tensor | None:
 
 def class_biases(model: torch.nn.Module) -> NDArray[np.float64]:
     """Bias of each class at each feature level, (classes, levels): the score before the sigmoid of a blank feature."""
-    levels = [branch[-1].bias.detach().double().cpu().numpy() for branch in getattr(_head(model), "cv3", [])]
+    levels = [branch[-1].bias.detach().double().cpu().numpy() for branch in getattr(head_of_detector(model), "cv3", [])]
     return np.stack(levels, axis=1) if levels else np.zeros((0, 0))
 
 
@@ -171,6 +197,7 @@ def explain_detection(
     box: ArrayLike,
     finding: str = "lesion",
     score: float | None = None,
+    part: str = "score",
     **options: Any,
 ) -> DetectionMap:
     """Explain a detection of `detector` in a picture.
@@ -182,6 +209,7 @@ def explain_detection(
     box : the detection, ``x1, y1, x2, y2`` in the picture's pixels.
     finding : its class.
     score : its confidence, 0..1, if known; tells anchors with near-equal frames apart.
+    part : ``score`` or an edge of the frame; see `ExplainedPicture.explain`.
     **options : ``composite``, ``gamma``, ``epsilon``, ``attention``; see `Explainer`.
 
     Returns
@@ -196,7 +224,7 @@ def explain_detection(
         The detector has an operation without a rule.
     """
     picture = ExplainedPicture(detector, Explainer(detector.model, **options), image)
-    return picture.explain(picture.find(box, finding, score))
+    return picture.explain(picture.find(box, finding, score), part)
 
 
 def explain_detections_shard(
@@ -208,7 +236,6 @@ def explain_detections_shard(
     threads: int,
     table: str | Path,
     maps: str | Path,
-    overlays: str | Path,
 ) -> None:
     """Explain a shard's lesion detections of the highest scores.
 
@@ -222,9 +249,8 @@ def explain_detections_shard(
     settings : section `explain` of the config.
     device : ``cpu`` or ``cuda``.
     threads : CPU threads.
-    table : table of `mammoflow.tables.RELEVANCE` to write.
+    table : table of `mammoflow.tables.MAPS` to write.
     maps : container to write: one float32 array in training-picture pixels per ``map_id``, unmirrored.
-    overlays : directory to make, with one PNG per ``map_id``.
 
     Raises
     ------
@@ -232,22 +258,13 @@ def explain_detections_shard(
         Detections don't belong to these models or pictures.
     """
     torch.set_num_threads(threads)
-    Path(overlays).mkdir(parents=True, exist_ok=True)
     chosen = choose_detections(tables.read(tables.DETECTIONS, detections), settings["detections_per_shard"])
     pictures = tables.read(tables.IMAGES, images).set_index("image_id")
     missing = sorted(set(chosen["image_id"]) - set(pictures.index))
     if missing:
         raise DataError(f"{detections}: image {missing[0]} isn't in {images}; remove both tables to make them again")
-    explained = _Ensemble(models, settings, device) if len(chosen) else None
-    rows, arrays = [], {}
-    for detection, image in progress(_with_pictures(chosen, pictures), len(chosen), "detections"):
-        assert explained is not None
-        row, array = explained.row(detection, image, Path(overlays))
-        rows.append(row)
-        arrays[row["map_id"]] = array
-    save_maps(maps, arrays)
-    tables.write(tables.RELEVANCE, tables.from_rows(tables.RELEVANCE, rows), table)
-    log.info("%d detections explained", len(rows))
+    found = _explained(chosen, pictures, models, settings, device) if len(chosen) else ()
+    log.info("%d maps of %d detections", write_maps(found, table, maps), len(chosen))
 
 
 def choose_detections(detections: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -258,10 +275,15 @@ def choose_detections(detections: pd.DataFrame, count: int) -> pd.DataFrame:
     return kept.sort_values(["image_id", "detection_id"], kind="stable")
 
 
-def _with_pictures(detections: pd.DataFrame, images: pd.DataFrame) -> Iterator[tuple[Any, Any]]:
-    rows: Iterator[Any] = detections.itertuples()
-    for detection in rows:
-        yield detection, images.loc[detection.image_id]
+def _explained(
+    chosen: pd.DataFrame, pictures: pd.DataFrame, models: Sequence[str | Path], settings: dict[str, Any], device: str
+) -> Iterator[tuple[dict[str, Any], FloatMap]]:
+    """Row and map of each part of each chosen detection."""
+    ensemble = _Ensemble(models, settings, device)
+    parts = MAP_PARTS if settings["box_edges"] else MAP_PARTS[:1]
+    rows: Iterator[Any] = chosen.itertuples()
+    for detection in progress(rows, len(chosen), "detections"):
+        yield from ensemble.explain(detection, pictures.loc[detection.image_id], parts)
 
 
 class _Ensemble:
@@ -304,8 +326,8 @@ class _Ensemble:
             )
         return [known[digest] for digest in digests]
 
-    def row(self, detection: Any, image: Any, overlays: Path) -> tuple[dict[str, Any], FloatMap]:
-        """Explain one detection: its row of the table and its map. Draws its overlay."""
+    def explain(self, detection: Any, image: Any, parts: Sequence[str]) -> Iterator[tuple[dict[str, Any], FloatMap]]:
+        """Explain one detection: a row of the table and a map for each of `parts`."""
         self.look_at(image)
         transform = Transform.from_json(image["transform"])
         box = transform.forward([detection.x1, detection.y1, detection.x2, detection.y2])
@@ -315,32 +337,29 @@ class _Ensemble:
         fold = max(found, key=lambda one: found[one].iou)
         if found[fold].iou < SAME_IOU:
             log.warning("%s: nearest anchor overlaps it by IoU %.2f only", detection.detection_id, found[fold].iou)
-        explained = self.replay(fold).explain(found[fold])
-        map_id = f"{detection.detection_id}-fold{fold}"
-        path = overlays / f"{map_id}.png"
         height, width = self.picture.shape
-        shown, relevance = self.picture, explained.relevance
-        if transform.scale_x < 0:  # a map lies as the stored image does
-            transform, shown, relevance = transform.mirrored(), shown[:, ::-1], relevance[:, ::-1]
-            box = transform.forward([detection.x1, detection.y1, detection.x2, detection.y2])
-        draw_overlay(shown, relevance, box, path)
-        in_box, area_share = relevance_in_box(relevance, box)
-        region = transform.backward([0, 0, width, height])[0]
-        return {
-            "dataset": detection.dataset,
-            "map_id": map_id,
-            "kind": "detection",
-            "model": detection.detector,
-            "model_fold": fold,
-            "image_id": detection.image_id,
-            "explained_id": detection.detection_id,
-            "label": detection.finding,
-            "score": explained.anchor.score,
-            "explained_value": explained.value,
-            "conservation_error": explained.conservation_error,
-            "relevance_in_box": in_box,
-            "box_area_share": area_share,
-            "relevance_on_padding": explained.on_padding,
-            **dict(zip(("x1", "y1", "x2", "y2"), region, strict=True)),
-            "overlay_png": str(path),
-        }, relevance
+        mirrored = transform.scale_x < 0
+        region = transform.backward([0, 0, width, height])
+        for part in parts:
+            explained = self.replay(fold).explain(found[fold], part)
+            if mirrored:  # a map lies as the stored image does
+                explained = replace(explained, relevance=explained.relevance[:, ::-1])
+            suffix = "" if part == "score" else f"-{part}"
+            yield (
+                map_row(
+                    explained,
+                    [detection.x1, detection.y1, detection.x2, detection.y2],
+                    region,
+                    dataset=detection.dataset,
+                    map_id=f"{detection.detection_id}-fold{fold}{suffix}",
+                    kind="detection",
+                    part=part,
+                    model=detection.detector,
+                    model_fold=fold,
+                    image_id=detection.image_id,
+                    explained_id=detection.detection_id,
+                    label=detection.finding,
+                    score=found[fold].score,
+                ),
+                explained.relevance,
+            )

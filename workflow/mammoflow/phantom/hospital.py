@@ -14,6 +14,7 @@ from typing import TypeVar
 from mammoflow.errors import ConfigError, DataError
 from mammoflow.files import whole_file, write_text
 from mammoflow.jobs import progress
+from mammoflow.masks import to_runs
 from mammoflow.phantom.dicom import encode_file
 from mammoflow.phantom.expert import FORMATS, SUFFIXES, Frame, coco_text, frames_of, voc_text, yolo_text
 from mammoflow.phantom.machines import MACHINES
@@ -27,6 +28,7 @@ log = logging.getLogger("mammoflow")
 
 VIEWS = [(side, view) for side in SIDES for view in ("CC", "MLO")]
 TRUTH_COLUMNS = ["path", "finding", "pathology", "lesion_type", "density", "x1", "y1", "x2", "y2"]
+MASK_COLUMNS = ["path", "region", "x1", "y1", "x2", "y2", "runs"]
 MANIFEST_COLUMNS = ["path", "size", "sha256"]
 EARLIEST_MTIME = 1_000_000_000  # 2001, seconds since 1970
 MTIME_SPAN = 2**29  # 17 years
@@ -34,9 +36,10 @@ MTIME_SPAN = 2**29  # 17 years
 
 @dataclass(frozen=True)
 class Made:
-    """What a patient's files are: rows of truth and manifest, and the frames of a COCO file."""
+    """What a patient's files are: rows of truth, masks and manifest, and the frames of a COCO file."""
 
     truth: list[list[str]]
+    masks: list[list[str]]
     manifest: list[list[str]]
     coco: list[dict]
 
@@ -52,7 +55,9 @@ def generate(
     scale: float = 1.0,
     workers: int = 1,
 ) -> None:
-    """Make a hospital below `root`: ``raw/``, ``annotations/``, ``truth.tsv`` and, last, ``manifest.tsv``.
+    """Make a hospital below `root`: ``raw/``, ``annotations/``, the hidden truth and, last, ``manifest.tsv``.
+
+    The truth is ``truth.tsv``, a frame a lesion and nipple, and ``masks.tsv``, the pixels of lesions and muscle.
 
     The seed and the name decide every byte, however many workers there are. More patients of a kind add files and
     change no other. A file's modification time follows from its content, so that a hospital made again with more
@@ -87,10 +92,14 @@ def generate(
         _mapped(make, todo, workers) as results,
         whole_file(root / "truth.tsv") as path,
         path.open("w", encoding="utf-8") as truth,
+        whole_file(root / "masks.tsv") as masks_path,
+        masks_path.open("w", encoding="utf-8") as masks,
     ):
         _write_rows(truth.write, [TRUTH_COLUMNS])
+        _write_rows(masks.write, [MASK_COLUMNS])
         for machine, made in progress(results, patients, f"phantom {name}: patients"):
             _write_rows(truth.write, made.truth)
+            _write_rows(masks.write, made.masks)
             manifest += made.manifest
             if machine in coco:
                 coco[machine] += made.coco
@@ -149,16 +158,18 @@ def _make_patient(root: str, scale: float, patient: Patient) -> tuple[str, Made]
     breasts, lesions = draw_patient(patient)
     machine = MACHINES[patient.machine]
     (height, width), spacing = matrix(machine, scale)
-    made = Made([], [], [])
+    made = Made([], [], [], [])
     (Path(root) / patient.directory).mkdir()
     for number, (side, view_position) in enumerate(VIEWS, start=1):
         view = View(side, view_position, patient.seed, patient.names)
-        pixels, truths = draw_view(view, breasts[side], lesions[side], machine, scale)
+        pixels, truths, pectoral = draw_view(view, breasts[side], lesions[side], machine, scale)
         stem = f"mg-{digest(patient.seed, *patient.names, side, view_position)}"
         path = f"{patient.directory}/{stem}.dcm"
         header = draw_header(patient, side, view_position, number)
         made.manifest.append(_put(Path(root), path, encode_file(pixels, machine, spacing, header)))
         made.truth.extend(_truth_row(path, breasts[side].density, truth) for truth in truths)
+        made.masks.extend(_mask_row(path, "lesion", truth) for truth in truths if truth.lesion is not None)
+        made.masks.extend(_mask_row(path, "pectoral", truth) for truth in [pectoral] if truth is not None)
         if patient.kind == "malignant":
             frames = frames_of(view.stream("expert"), truths, width, height)
             _annotate(Path(root), patient.machine, stem, frames, width, height, made)
@@ -171,6 +182,10 @@ def _truth_row(path: str, density: str, truth: Truth) -> list[str]:
     else:
         what = ["lesion", truth.lesion.pathology, truth.lesion.lesion_type]
     return [path, *what, density, *map(str, truth.box)]
+
+
+def _mask_row(path: str, region: str, truth: Truth) -> list[str]:
+    return [path, region, *map(str, truth.box), to_runs(truth.mask)]
 
 
 def _annotate(root: Path, machine: str, stem: str, frames: list[Frame], width: int, height: int, made: Made) -> None:

@@ -1,6 +1,6 @@
 """One view of one breast as a machine stores it, with the exact box of everything in it that has a truth."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -13,16 +13,21 @@ from mammoflow.phantom.streams import stream
 from mammoflow.phantom.tissue import Image, draw_tissue, nipple_mask, power_law
 
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2, half-open
+Mask = NDArray[np.bool_]
 MARKER = 1.15  # opacity of lead letters and film labels
 UNEVEN = 0.13  # sd of a lesion's opacity over its extent, relative
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is at a place of an image; `lesion` is None for the nipple."""
+    """What is at a place of an image; `lesion` is None for the nipple and the pectoral muscle.
+
+    `mask` says which pixels of `box` it covers, (y2 - y1, x2 - x1).
+    """
 
     lesion: Lesion | None
     box: Box
+    mask: Mask = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ def matrix(machine: Machine, scale: float) -> tuple[tuple[int, int], float]:
 
 def draw_view(
     view: View, breast: Breast, lesions: list[Lesion], machine: Machine, scale: float
-) -> tuple[NDArray[np.uint16], list[Truth]]:
+) -> tuple[NDArray[np.uint16], list[Truth], Truth | None]:
     """Draw a view.
 
     Everything but the lesions' own opacity is the same whatever `lesions` are.
@@ -56,21 +61,24 @@ def draw_view(
     -------
     pixels : uint16 (rows, columns), stored values of the machine.
     truths : the lesions in the order given, then the nipple.
+    pectoral : the muscle, None where the view shows none.
     """
     shape, spacing = matrix(machine, scale)
-    opacity, thickness = draw_tissue(view.stream("tissue"), breast, view.view_position, shape, spacing)
+    opacity, thickness, muscle = draw_tissue(view.stream("tissue"), breast, view.view_position, shape, spacing)
     nipple = nipple_mask(breast, view.view_position, shape, spacing)
     truths = [
         _add_lesion(view, number, lesion, breast, opacity, thickness, spacing) for number, lesion in enumerate(lesions)
     ]
-    truths.append(Truth(None, _box_of(nipple)))
+    truths.append(_truth_of(nipple))
+    pectoral = _truth_of(muscle) if muscle.any() else None
     body = opacity > 0
     opacity += _noise(view, machine, shape, spacing) * (0.35 + 0.65 * thickness)
     if view.image_laterality == "R":
         opacity, body = opacity[:, ::-1], body[:, ::-1]
-        truths = [Truth(truth.lesion, _mirror(truth.box, shape[1])) for truth in truths]
+        truths = [_mirror(truth, shape[1]) for truth in truths]
+        pectoral = pectoral and _mirror(pectoral, shape[1])
     label = _draw_label(view, machine, body, spacing)
-    return machine.store(np.where(label > 0, label, opacity)), truths
+    return machine.store(np.where(label > 0, label, opacity)), truths, pectoral
 
 
 def _add_lesion(
@@ -89,18 +97,20 @@ def _add_lesion(
         np.float32
     )
     opacity[region] += added
-    x1, y1, x2, y2 = _box_of(added > 0)
-    shift_x, shift_y = column - half + left, row - half + top
-    return Truth(lesion, (x1 + shift_x, y1 + shift_y, x2 + shift_x, y2 + shift_y))
+    return _truth_of(added > 0, lesion, (column - half + left, row - half + top))
 
 
-def _box_of(mask: NDArray[np.bool_]) -> Box:
+def _truth_of(mask: Mask, lesion: Lesion | None = None, corner: tuple[int, int] = (0, 0)) -> Truth:
+    """Truth of a mask whose upper left pixel is at `corner` (x, y) of the image."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    x1, y1, x2, y2 = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    box = x1 + corner[0], y1 + corner[1], x2 + corner[0], y2 + corner[1]
+    return Truth(lesion, box, mask[y1:y2, x1:x2].copy())
 
 
-def _mirror(box: Box, width: int) -> Box:
-    return width - box[2], box[1], width - box[0], box[3]
+def _mirror(truth: Truth, width: int) -> Truth:
+    x1, y1, x2, y2 = truth.box
+    return Truth(truth.lesion, (width - x2, y1, width - x1, y2), truth.mask[:, ::-1])
 
 
 def _noise(view: View, machine: Machine, shape: tuple[int, int], spacing: float) -> Image:

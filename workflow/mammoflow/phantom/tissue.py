@@ -69,13 +69,14 @@ def _nipple_distance(
 
 def draw_tissue(
     rng: np.random.Generator, breast: Breast, view_position: str, shape: tuple[int, int], spacing: float
-) -> tuple[Image, Image]:
+) -> tuple[Image, Image, NDArray[np.bool_]]:
     """Draw the opacity of a breast and the thickness that weighs everything in it.
 
     Returns
     -------
     opacity : float32 (H, W), 0 in air.
     thickness : float32 (H, W), 0 in air, 1 where the breast is fully compressed.
+    pectoral : bool (H, W), pixels that are muscle by more than half; none in a CC view.
     """
     body = breast_mask(breast, view_position, shape, spacing)
     depth = _distance(body, spacing)
@@ -84,11 +85,14 @@ def draw_tissue(
     cloudy, fine = power_law(rng, shape, spacing, 3.4, 60), power_law(rng, shape, spacing, 3.0, 14, stretch=1.6)
     fat = FAT + 0.025 * cloudy + 0.012 * fine
     opacity = fat + gland * GLAND * (1 + 0.1 * fine) + _fibres(rng, shape, spacing) * (0.06 + 0.02 * gland)
+    pectoral = np.zeros(shape, np.bool_)
     if view_position == "MLO":
-        opacity += _pectoral(rng, breast, shape, spacing) * (PECTORAL - 0.7 * GLAND * gland)
+        muscle = _pectoral(rng, breast, shape, spacing)
+        opacity += muscle * (PECTORAL - 0.7 * GLAND * gland)
+        pectoral = (muscle > 0.5) & body
     skin = np.exp(-(((depth - 1.2) / 0.9) ** 2)) * 0.07
     opacity = np.where(body, opacity * (0.15 + 0.85 * thickness) + skin, 0).astype(np.float32)
-    return _with_nipple(opacity, breast, view_position, spacing), thickness
+    return _with_nipple(opacity, breast, view_position, spacing), thickness, pectoral
 
 
 def _centres(shape: tuple[int, int], spacing: float) -> tuple[NDArray[np.floating], NDArray[np.floating]]:

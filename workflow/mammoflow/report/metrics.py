@@ -14,7 +14,17 @@ import pandas as pd
 from mammoflow.files import write_text
 from mammoflow.jobs import progress
 from mammoflow.provenance import code_digest, settings_digest
-from mammoflow.report import classification, counts, detection, mining, position, relevance, shortcut, wording
+from mammoflow.report import (
+    classification,
+    counts,
+    detection,
+    faithfulness,
+    mining,
+    position,
+    relevance,
+    shortcut,
+    wording,
+)
 from mammoflow.report.study import Study, public_settings
 
 log = logging.getLogger("mammoflow")
@@ -57,6 +67,7 @@ def measure(study: Study) -> dict[str, Any]:
         "classification": judged,
         "anatomy": [position.measure(study, cohort) for cohort in cohorts],
         "relevance": [entry for cohort in cohorts for entry in relevance.measure(study, cohort)],
+        "faithfulness": faithfulness.measure(study),
         "shared_contents": len(study.duplicates),
         "provenance": provenance(study),
     }
@@ -146,7 +157,7 @@ def _version(package: str) -> str:
 def flat_tables(metrics: dict[str, Any]) -> dict[str, pd.DataFrame]:
     """Return the document as tables; a list inside an entry becomes a table with the entry's names in front."""
     tables: dict[str, list[dict[str, Any]]] = {}
-    for topic in ("counts", "detection", "mining", "classification", "anatomy", "relevance"):
+    for topic in ("counts", "detection", "mining", "classification", "anatomy", "relevance", "faithfulness"):
         for entry in metrics[topic]:
             for name, row in _flat(topic, entry, {}):
                 tables.setdefault(name, []).append(row)

@@ -163,6 +163,7 @@ def map_groups(study: Study) -> list[dict[str, Any]]:
     groups = []
     frames = study.detections.drop_duplicates("detection_id").set_index("detection_id")[EDGES]
     for kind, table in (("detections", study.detection_maps), ("crops", study.crop_maps)):
+        table = table[table["part"] == "score"]
         drawn = table[[Path(path).is_file() for path in table["overlay_png"]]] if len(table) else table
         for model, rows in drawn.groupby("model"):
             chosen = each(panels.spread(rows, "score", _MAPS))
@@ -172,10 +173,11 @@ def map_groups(study: Study) -> list[dict[str, Any]]:
 
 def _map(row: panels.Row, frames: pd.DataFrame) -> dict[str, str]:
     share = "" if np.isnan(row.relevance_in_box) else f"; {100 * row.relevance_in_box:.0f} % inside the frame"
-    area = "" if np.isnan(row.box_area_share) or not share else f" ({100 * row.box_area_share:.0f} % of the area)"
+    area = "" if not share else f" (a blind blob: {100 * row.blob_in_box:.0f} %)"
+    doubt = "; most of it outside the breast" if row.flag == "outside_breast" else ""
     return {
         "picture": data_uri(_thumbnail(row, frames)),
-        "caption": f"{row.label}, {row.dataset}, score {100 * row.score:.0f} %{share}{area}",
+        "caption": f"{row.label}, {row.dataset}, score {100 * row.score:.0f} %{share}{area}{doubt}",
     }
 
 

@@ -24,6 +24,7 @@ _SCHEMAS = {
     "predictions": tables.PREDICTIONS,
     "detection_maps": tables.RELEVANCE,
     "crop_maps": tables.RELEVANCE,
+    "faithfulness": tables.FAITHFULNESS,
     "anatomy": tables.ANATOMY,
     "duplicates": tables.DUPLICATES,
 }
@@ -62,6 +63,7 @@ class Study:
     predictions: pd.DataFrame
     detection_maps: pd.DataFrame
     crop_maps: pd.DataFrame
+    faithfulness: pd.DataFrame
     anatomy: pd.DataFrame
 
     @property

@@ -3,6 +3,7 @@
 from typing import Any
 
 from mammoflow.report.detection import hit_rule
+from mammoflow.report.faithfulness import DEPENDENT, STABLE
 from mammoflow.report.study import Study
 
 
@@ -65,6 +66,17 @@ def rules(study: Study) -> dict[str, str]:
             "Found: the best nipple detection reaches the lowest score allowed and finds the true nipple's frame by "
             "the report's rule. Error: mm at the detector between the frames' centres, where there is such a "
             "detection."
+        ),
+        "relevance": (
+            "Blob: what a blob drawn at the frame would have, by someone who never looked at the model; no share of "
+            "relevance in a frame or on a lesion that the blob reaches as well says anything of the model. Flagged: "
+            "more than half of the relevance lies outside the breast."
+        ),
+        "faithfulness": (
+            "A method passes when its maps change with the weights of the model's upper half (|Pearson| near the frame "
+            f"below {DEPENDENT:g}), stay under a little noise (above {STABLE:g}) and pick pixels whose loss lowers the "
+            "explained number more than those of a random map. Deletion and insertion go from an eighth of to twice "
+            "the frame's area. Few images: differences of a few hundredths mean nothing."
         ),
         "interval": (
             f"95 % percentile intervals of {resamples} resamples of patients; null when fewer than half of them give a"

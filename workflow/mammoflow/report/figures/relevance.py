@@ -20,7 +20,8 @@ def explained_hits(study: Study) -> pd.DataFrame:
     The maps' columns with ``confidence`` and ``detected_x1`` ... (of the detection), ``lesion_type`` and
     ``lesion_x1`` ... (of the lesion).
     """
-    maps = study.detection_maps[study.detection_maps["overlay_png"] != ""]
+    maps = study.detection_maps[study.detection_maps["part"] == "score"]
+    maps = maps[maps["overlay_png"] != ""]
     frames = study.detections[["detection_id", "finding", "score", *EDGES]]
     frames = frames[frames["finding"] == "lesion"].rename(
         columns={"score": "confidence"} | {edge: f"detected_{edge}" for edge in EDGES}
