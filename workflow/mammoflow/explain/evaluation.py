@@ -95,8 +95,8 @@ class Shown:
 
     def seen(self, row: Any) -> NDArray[np.uint8]:
         """Return what a map covers: the training picture, or a cut of the full-size one."""
-        if row.kind == "detection":
-            return self.picture
+        if row.kind == "detection":  # maps lie as the stored image does
+            return np.ascontiguousarray(self.picture[:, ::-1]) if self.place.scale_x < 0 else self.picture
         x1, y1, x2, y2 = (round(getattr(row, edge)) for edge in EDGES)
         return cut(_read(self.image.png), (x1, y1, x2, y2))
 
@@ -183,7 +183,7 @@ def shares(row: Any, relevance: FloatMap, shown: Shown) -> dict[str, Any]:
         figures["pectoral"] = share(relevance, muscle)
     for zone in ZONES:
         region = sampled(getattr(shown.zones, zone), shown.place, target)
-        if zone == "outside":  # what lies beyond the image is no breast either
+        if zone == "outside":  # what lies beyond the training picture is no breast either
             region |= ~sampled(np.ones(shown.picture.shape, np.bool_), shown.place, target)
         figures[zone] = share(relevance, region)
     return {

@@ -21,7 +21,7 @@ STAGES = ("head", "upper_half", "all")
 POOL = 4  # pixels a side of the blocks that are deleted, inserted and pointed at
 SHARES = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the frame's area: how much is deleted or inserted
 LEAST_CHANGE = 0.5  # logits: shares of less than that are shares of nothing
-NOISE = 0.01  # standard deviation of the noise added for stability; grey levels are 0..1
+NOISE = 0.01  # standard deviation of the noise added for stability, share of the inputs' range
 BATCH = 16  # perturbed pictures a forward pass
 
 Maps = NDArray[np.float64]
@@ -149,9 +149,10 @@ def randomise(model: nn.Module, stage: str, x: Tensor, seed: int) -> None:
 
 
 def noisy(cases: Cases, seed: int) -> Tensor:
-    """Return the inputs with Gaussian noise of standard deviation `NOISE`, cut to 0..1."""
+    """Return the inputs with Gaussian noise of standard deviation `NOISE`."""
     noise = np.random.default_rng(seed).standard_normal(tuple(cases.x.shape)).astype(np.float32)
-    return (cases.x + NOISE * torch.from_numpy(noise).to(cases.x)).clip(0, 1)
+    reach = cases.x.amax() - cases.x.amin()
+    return cases.x + NOISE * reach * torch.from_numpy(noise).to(cases.x)
 
 
 def measure(

@@ -34,7 +34,7 @@ class Cases:
     Attributes
     ----------
     model : network in evaluation mode.
-    x : float tensor, (N, 1, S, S), its inputs, 0..1.
+    x : float tensor, (N, 1, S, S), its inputs; integrated gradients start from 0, black for a detector.
     select : function from the model's output and the case number of each of its samples, (M,), to the explained number
         of each, (M,): a case may occur several times in a batch, perturbed.
     boxes : (N, 4) array, the frame of each case, ``x1, y1, x2, y2`` in pixels of the input.

@@ -1,0 +1,71 @@
+"""Where relevance lies and which ways to explain pass, in numbers and words."""
+
+import pandas as pd
+import pytest
+from fabricated import SETTINGS
+
+from mammoflow.report import faithfulness, relevance
+
+
+def test_relevance_never_stands_without_its_controls(made_up):
+    (cohort, *_) = made_up.cohorts
+    entries = relevance.measure(made_up, cohort)
+    assert {entry["kind"] for entry in entries} == {"detection", "crop"}
+    for entry in entries:
+        assert entry["relevance_in_box"]["value"] == pytest.approx(0.4)
+        assert entry["blob_in_box"]["value"] == pytest.approx(0.9)
+        assert entry["on_lesion"]["value"] == pytest.approx(0.3)
+        assert entry["blob_on_lesion"]["value"] == pytest.approx(0.6)
+        assert entry["flagged"] == 0
+        (by_type,) = entry["by_lesion_type"]
+        assert by_type["maps"] == entry["maps"]
+
+
+def test_flagged_maps_and_edges_are_counted_apart(made_up, study_of):
+    maps = made_up.detection_maps.head(4).copy()
+    maps["flag"] = ["outside_breast", "no_relevance", "", "outside_breast"]
+    maps["part"] = ["score", "score", "score", "left"]
+    study = study_of(detection_maps=maps, images=made_up.images, indices=made_up.indices, patients=made_up.patients)
+    entries = [entry for cohort in study.cohorts for entry in relevance.measure(study, cohort)]
+    assert sum(entry["maps"] for entry in entries) == 3
+    assert sum(entry["flagged"] for entry in entries) == 1
+    assert sum(entry["without_relevance"] for entry in entries) == 1
+
+
+def test_methods_pass_or_fail_in_words(made_up):
+    entries = {(entry["model"], entry["method"]): entry for entry in faithfulness.measure(made_up)}
+    assert [method for model, method in entries if model == "yolov6n"][:2] == ["control_blob", "control_random"]
+    assert entries["yolov6n", "control_blob"]["passes"] is None
+    epsilon, zplus = entries["yolov6n", "epsilon"], entries["yolov6n", "zplus"]
+    assert epsilon["passes"] is True
+    assert epsilon["text"].endswith("better at deletion than the blob")
+    assert zplus["passes"] is False
+    assert "hardly depends on the weights" in zplus["text"]
+    assert zplus["text"].endswith("no better at deletion than the blob")
+    assert epsilon["maps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "said"),
+    [
+        ("randomised_upper_half", 0.8, "hardly depends on the weights"),
+        ("stability", 0.4, "unstable under noise"),
+        ("deletion", 0.9, "deletion no better than random"),
+        ("deletion", float("nan"), "deletion no better than random"),
+    ],
+)
+def test_each_check_can_fail(figure, value, said):
+    good = dict.fromkeys(faithfulness.FIGURES, 0.5) | {"stability": 0.9}
+    means = pd.DataFrame({"m": good, "control_random": good | {"deletion": 0.8}, "control_blob": good}).T
+    assert faithfulness.verdict("m", means)["passes"] is True
+    means.loc["m", figure] = value
+    found = faithfulness.verdict("m", means)
+    assert found["passes"] is False
+    assert said in found["text"]
+
+
+def test_no_trial_gives_no_entry(empty):
+    study, metrics = empty
+    assert study.settings["report"] == SETTINGS["report"]
+    assert metrics["faithfulness"] == []
+    assert metrics["relevance"] == []
