@@ -127,7 +127,7 @@ def test_a_shards_best_lesions_are_explained(tmp_path, models, picture):
         assert 0 <= row.relevance_on_padding < 1
         assert [row.x1, row.y1, row.x2, row.y2] == [0, 0, WIDTH * STORED, HEIGHT * STORED]
         assert 0 < row.box_area_share < 1
-        assert row.blob_in_box == pytest.approx(0.911, abs=0.02)  # two standard deviations on both axes
+        assert 0.85 < row.blob_in_box <= 1
 
 
 def test_the_map_of_a_mirrored_picture_lies_as_the_stored_image(tmp_path, models, picture):

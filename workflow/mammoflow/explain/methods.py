@@ -84,7 +84,9 @@ def method_maps(name: str, cases: Cases, gamma: float) -> NDArray[np.float64] | 
     """
     if name in COMPOSITES:
         explainer = Explainer(cases.model, name, gamma=gamma)
-        return _array(explainer.explain(cases.x, lambda output: cases.select(output, cases.numbers())).relevance)
+        return _array(
+            explainer.explain(cases.x, lambda output: cases.select(output, cases.numbers()), ledger=False).relevance
+        )
     if name not in COMPARED:
         raise ConfigError(
             f"explain.faithfulness.methods in config.yaml: '{name}' isn't known; choose of {', '.join(METHODS)}"
