@@ -23,7 +23,11 @@ SMALL = {
     "detect": {"image_size": 192, "epochs": 30},
     "crops": {"false_frames_per_image": 3.0, "protocols": ["out_of_fold", "paper"]},
     "classify": {"epochs": 2, "crop_size": 32, "validation_share": 0.4, "patience": 2},
-    "explain": {"detections_per_shard": 2, "crops_per_fold": 2},
+    "explain": {
+        "detections_per_shard": 2,
+        "crops_per_fold": 2,
+        "faithfulness": {"images": 1, "methods": ["epsilon"]},
+    },
     "report": {"bootstrap": 50},
 }
 JOB = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$(.*?)(?=^\[|^(?:local)?(?:rule|checkpoint) |\Z)", re.M | re.S)

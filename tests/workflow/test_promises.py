@@ -15,7 +15,13 @@ STAGE_RULES = {
     "detect": {"detect_train", "detect_images", "detect_paper", "detect_thresholds"},
     "crops": {"crops_cut"},
     "classify": {"classify_train", "classify_predict"},
-    "explain": {"explain_detections", "explain_crops", "explain_evaluate"},
+    "explain": {
+        "explain_detections",
+        "explain_crops",
+        "explain_evaluate",
+        "explain_try_detector",
+        "explain_try_classifier",
+    },
     "anatomy": {"anatomy_locate"},
     "report": {"report_metrics", "report_figure", "report_page"},
 }
@@ -52,7 +58,12 @@ def test_one_new_negative_study_runs_one_shard_and_trains_no_detector(study, tmp
     new.rename(study.raw / "raw" / "negative" / new.name)
 
     jobs = planned_jobs(study)
-    assert rules(jobs) == set().union(*STAGE_RULES.values()) - {"labels_yolo", "detect_train", "detect_thresholds"}
+    assert rules(jobs) == set().union(*STAGE_RULES.values()) - {
+        "labels_yolo",
+        "detect_train",
+        "detect_thresholds",
+        "explain_try_detector",
+    }
     assert of(jobs, "index_scan", "labels_read") == {"index_scan dataset=hospital", "labels_read dataset=hospital"}
     (converted,) = of(jobs, "images_convert")
     shard = converted.removeprefix("images_convert ")
