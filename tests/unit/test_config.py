@@ -89,7 +89,7 @@ def test_roots_and_variables_are_resolved(shipped, tmp_path, monkeypatch):
     monkeypatch.setenv("MAMMO_TEST_ROOT", str(tmp_path))
     (tmp_path / "mine").mkdir()
     hospital = shipped["datasets"][0]
-    del hospital["phantom"], hospital["truth"]
+    del hospital["phantom"], hospital["truth"], hospital["masks"]
     hospital |= {"source": "dicom", "root": "nowhere", "directories": {}, "annotations": []}
     shipped["roots"] = {"hospital": "$MAMMO_TEST_ROOT/mine"}
     assert config.check_config(shipped)["datasets"][0]["root"] == f"{tmp_path}/mine"

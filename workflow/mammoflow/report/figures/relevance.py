@@ -21,7 +21,7 @@ def explained_hits(study: Study) -> pd.DataFrame:
     ``lesion_x1`` ... (of the lesion).
     """
     maps = study.detection_maps[study.detection_maps["part"] == "score"]
-    maps = maps[maps["overlay_png"] != ""]
+    maps = maps[maps["overlay_png"] != ""].drop(columns="lesion_type")  # that of the hit is taken from the truth
     frames = study.detections[["detection_id", "finding", "score", *EDGES]]
     frames = frames[frames["finding"] == "lesion"].rename(
         columns={"score": "confidence"} | {edge: f"detected_{edge}" for edge in EDGES}
