@@ -170,7 +170,7 @@ def output_of(study: Path, *arguments: str) -> dict[str, Any]:
 
 
 def of_job(study: Path) -> dict[str, float]:
-    """Times and memory of the last index job, its processes together, by its own benchmark file."""
+    """Return times and memory of the last index job, its processes together, by its own benchmark file."""
     with (study / "results/benchmarks/index_scan/many.tsv").open() as stream:
         row = next(csv.DictReader(stream, delimiter="\t"))
     return {"s": float(row["s"]), "cpu_s": float(row["cpu_time"]), "mb": float(row["max_rss"])}
