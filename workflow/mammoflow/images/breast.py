@@ -6,7 +6,10 @@ from numpy.typing import NDArray
 
 WORKING_SIDE = 512  # pixels; outlines need no more, and it evens noise out
 MIN_SHARE = 0.02  # of the picture; smaller regions are labels
-BORDER_SHARE = 0.01  # of the working picture's side: frames and film edges
+BORDER_SHARE = 0.01  # of the working picture's side: thin bridges between breast, labels and film edges
+FRAME_SHARE = 0.25  # of the picture's side: a bright frame or an unexposed margin is no wider
+FRAME_LEVEL = 0.8  # of the brightest grey: a frame's pixels are above it
+FRAME_SPREAD = 0.05  # of the brightest grey: 90% of a frame's line at the border differ by less, of a breast's by more
 
 
 def breast_mask(bright: NDArray[np.uint16]) -> NDArray[np.bool_] | None:
@@ -56,13 +59,43 @@ def chest_wall(mask: NDArray[np.bool_] | None) -> str:
 
 
 def _shrink(bright: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Shrink to the working size, grey levels stretched over those that occur."""
+    """Shrink to the working size, without bright frames, grey levels stretched over those that occur."""
     factor = min(1.0, WORKING_SIDE / max(bright.shape))
     size = (max(1, round(bright.shape[1] * factor)), max(1, round(bright.shape[0] * factor)))
     small = cv2.resize(bright, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    low, high = np.percentile(small, [0.5, 99.5])
+    picture = _inside_frame(small)
+    low, high = np.percentile(small[picture], [0.5, 99.5])
+    outside = np.ones(small.shape, bool)
+    outside[picture] = False
+    small[outside] = low
     stretched = np.clip((small - low) / max(high - low, 1.0) * 255, 0, 255)
     return cv2.GaussianBlur(stretched.astype(np.uint8), (5, 5), 0)
+
+
+def _inside_frame(small: NDArray[np.float32]) -> tuple[slice, slice]:
+    """Rows and columns within the bright margins, if any, that unexposed film or a collimator leaves along the border.
+
+    A breast may fill a line at the chest wall, but never as evenly.
+    """
+    height, width = small.shape
+    rows, columns = slice(0, height), slice(0, width)
+    for _ in range(2):  # a frame's rows are seen once its columns are gone
+        rows = _peeled(small[:, columns], rows, float(small.max()))
+        columns = _peeled(small[rows].T, columns, float(small.max()))
+    return rows, columns
+
+
+def _peeled(picture: NDArray[np.float32], lines: slice, brightest: float) -> slice:
+    """Take the frame's lines off both ends of `lines`, each at most `FRAME_SHARE` of all."""
+    low, high = np.percentile(picture, [5, 95], axis=1)
+    is_frame = (low >= max(FRAME_LEVEL * brightest, 1.0)) & (high - low <= FRAME_SPREAD * brightest)
+    most = int(FRAME_SHARE * len(is_frame))
+    start, stop = lines.start, lines.stop
+    while start < most and is_frame[start]:
+        start += 1
+    while len(is_frame) - stop < most and is_frame[stop - 1]:
+        stop -= 1
+    return slice(start, stop)
 
 
 def _foreground(small: NDArray[np.uint8]) -> NDArray[np.uint8]:
