@@ -105,7 +105,7 @@ def test_phantoms_outline(machine):
     breasts, lesions = draw_patient(patient)
     shape, spacing = matrix(machine, 1)
     for side, view in [("L", "CC"), ("R", "MLO")]:
-        stored, _ = draw_view(View(side, view, 5, patient.names), breasts[side], lesions[side], machine, 1)
+        stored, *_ = draw_view(View(side, view, 5, patient.names), breasts[side], lesions[side], machine, 1)
         grey = machine.full_range - stored if machine.photometric_interpretation == "MONOCHROME1" else stored
         true = outline_mask(breasts[side], view, shape, spacing)
         true = true[:, ::-1] if side == "R" else true
