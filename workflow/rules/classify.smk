@@ -13,7 +13,7 @@ rule classify_train:
     benchmark:
         "results/benchmarks/classify_train/{protocol}/{classifier}/fold{fold}.tsv"
     conda:
-        "../../envs/classify.yaml"
+        environment("classify")
     threads: setting("classify", "threads")
     resources:
         mem_mb=grows(
@@ -66,7 +66,7 @@ rule classify_predict:
     benchmark:
         "results/benchmarks/classify_predict/{protocol}/{classifier}/{dataset}.tsv"
     conda:
-        "../../envs/classify.yaml"
+        environment("classify")
     threads: 1
     resources:
         mem_mb=grows(4000),

@@ -78,6 +78,11 @@ def of_dataset(*keys):
     return lambda wildcards: {key: BY_NAME[wildcards.dataset].get(key) for key in keys}
 
 
+def environment(stage):
+    """Environment of a stage that computes with torch: the one built for the study's device."""
+    return f"../../envs/{stage}.{STUDY['device']}.yaml"
+
+
 def grows(amount):
     """A resource (MB or minutes) of which the n-th attempt gets n times `amount`: a retried job may have lacked it."""
     return lambda wildcards, attempt: attempt * amount

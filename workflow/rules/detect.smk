@@ -13,7 +13,7 @@ rule detect_train:
     benchmark:
         "results/benchmarks/detect_train/{detector}/fold{fold}.tsv"
     conda:
-        "../../envs/detect.yaml"
+        environment("detect")
     threads: setting("detect", "threads")
     resources:
         mem_mb=grows(
@@ -47,7 +47,7 @@ rule detect_images:
     benchmark:
         "results/benchmarks/detect_images/{detector}/{dataset}/{shard}.tsv"
     conda:
-        "../../envs/detect.yaml"
+        environment("detect")
     threads: 1
     resources:
         mem_mb=grows(4000),
@@ -76,7 +76,7 @@ rule detect_paper:
     benchmark:
         "results/benchmarks/detect_paper/{detector}/{dataset}/{shard}.tsv"
     conda:
-        "../../envs/detect.yaml"
+        environment("detect")
     threads: 1
     resources:
         mem_mb=grows(4000),
@@ -107,7 +107,7 @@ rule detect_thresholds:
     benchmark:
         "results/benchmarks/detect_thresholds/{detector}.tsv"
     conda:
-        "../../envs/detect.yaml"
+        environment("detect")
     threads: 1
     resources:
         mem_mb=grows(2000),

@@ -27,7 +27,7 @@ rule diagnose:
     benchmark:
         "results/benchmarks/diagnose.tsv"
     conda:
-        "../../envs/diagnose.yaml"
+        environment("diagnose")
     threads: 1
     resources:
         mem_mb=grows(4000),

@@ -19,7 +19,7 @@ rule explain_detections:
     benchmark:
         "results/benchmarks/explain_detections/{detector}/{dataset}/{shard}.tsv"
     conda:
-        "../../envs/explain.yaml"
+        environment("explain")
     threads: 1
     resources:
         mem_mb=grows(4000),
@@ -55,7 +55,7 @@ rule explain_crops:
     benchmark:
         "results/benchmarks/explain_crops/{protocol}/{classifier}/{dataset}.tsv"
     conda:
-        "../../envs/explain.yaml"
+        environment("explain")
     threads: 1
     resources:
         mem_mb=grows(4000),
@@ -88,11 +88,11 @@ rule explain_evaluate:
     benchmark:
         "results/benchmarks/explain_evaluate/{dataset}.tsv"
     conda:
-        "../../envs/explain.yaml"
+        environment("explain")
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=grows(2000),
+        runtime=grows(60),
     params:
         hit_iou=setting("report", "hit_iou"),
         hit_center=setting("report", "hit_center"),
@@ -117,11 +117,11 @@ rule explain_try_detector:
     benchmark:
         "results/benchmarks/explain_try_detector/{detector}.tsv"
     conda:
-        "../../envs/explain.yaml"
+        environment("explain")
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=grows(4000),
+        runtime=grows(240),
         gpu=GPU,
     params:
         settings=setting("explain"),
@@ -149,11 +149,11 @@ rule explain_try_classifier:
     benchmark:
         "results/benchmarks/explain_try_classifier/{protocol}/{classifier}.tsv"
     conda:
-        "../../envs/explain.yaml"
+        environment("explain")
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=grows(4000),
+        runtime=grows(240),
         gpu=GPU,
     params:
         settings=setting("explain"),
