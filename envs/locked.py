@@ -2,7 +2,8 @@
 
 `uv run` gives the project's .venv; this installs requirements.lock into it, every file checked against its hash,
 and hands over to the command. `uv run --with-requirements` would check no hash and would add packages that the lock
-leaves out (opencv-python, which needs the system's libGL).
+leaves out (opencv-python, which needs the system's libGL). With a pack of envs/pack.py named by MAMMOFLOW_PACK the
+files come from there, and nothing is asked of a network.
 """
 
 import os
@@ -21,8 +22,12 @@ def main(command: list[str]) -> None:
     # hospital networks often inspect TLS with a certificate that only the system's store knows
     os.environ.setdefault("UV_SYSTEM_CERTS", "true")
     install = [uv, "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--python", sys.executable]
-    if subprocess.run([*install, "-r", str(LOCK)]).returncode != 0:
-        sys.exit(f"{LOCK.name} could not be installed: see the lines above; a package index must be reachable")
+    lock, source = LOCK, "a package index must be reachable"
+    if pack := os.environ.get("MAMMOFLOW_PACK"):
+        lock, source = Path(pack) / "requirements.lock", f"the pack in {pack} must be whole and made for this Python"
+        install += ["--offline", "--no-index", "--find-links", str(Path(pack) / "wheels")]
+    if subprocess.run([*install, "-r", str(lock)]).returncode != 0:
+        sys.exit(f"{lock.name} could not be installed: see the lines above; {source}")
     bin_dir = Path(sys.executable).parent
     os.environ["PATH"] = f"{bin_dir}{os.pathsep}{os.environ['PATH']}"
     os.execvp(command[0], command)

@@ -63,9 +63,11 @@ fi
 slurmctld -c
 slurmd -c -N node1
 slurmd -c -N node2
-for _ in $(seq 150); do
+SECONDS=0
+while [ $SECONDS -lt 60 ] && kill -0 "$(cat "$state/pids/slurmctld.pid")" 2>/dev/null; do
   [ "$(sinfo -h -N -o %T 2>/dev/null | sort -u)" = idle ] && exec srun -n1 -t1 true
   sleep 0.2
 done
 tail -n 20 "$state"/log/*.log >&2
-unavailable "the daemons did not come up: $(sinfo -h -N -o '%N %T' 2>&1 | tr '\n' ' ')"
+echo "the daemons did not come up: $(grep -h fatal "$state"/log/*.log | tail -n 1)" >&2
+exit 1
