@@ -31,6 +31,7 @@ LESION_TYPES = [
 ]
 CROP_LABELS = ["malignant", "benign"]
 PROTOCOLS = ["out_of_fold", "paper"]
+SCREEN_REASONS = ["", "off_breast", "label", "nipple", "duplicate"]
 HALVES = ["upper", "lower", "inner", "outer", "indeterminate"]
 QUADRANTS = ["upper_outer", "upper_inner", "lower_outer", "lower_inner", "indeterminate"]
 MAP_PARTS = ["score", "left", "top", "right", "bottom"]
@@ -258,6 +259,36 @@ THRESHOLDS = _schema(
     },
 )
 
+CURVE = _schema(
+    "curve",
+    {
+        "detector": _text("architecture"),
+        "fold": _int("fold left out: the others' images were judged; -1 for none left out", EXTERNAL_FOLD),
+        "threshold": _float("lowest score of a mined frame", 0, 1),
+        "false_frames_per_image": _float("on the images judged", 0),
+        "sensitivity": _float("share of expert lesions found on the images judged", 0, 1),
+        "precision": _float("share of the frames that find an expert's lesion, empty for no frame", 0, 1),
+        "chosen": _bool("whether this is the fold's mining threshold"),
+    },
+)
+
+SCREENED = _schema(
+    "screened",
+    {
+        "dataset": _DATASET,
+        "image_id": _IMAGE_ID,
+        "patient_key": _PATIENT_KEY,
+        "protocol": _text("how crops were gathered", PROTOCOLS),
+        "detection_id": _text("lesion detection at or above the threshold", pattern=_ID),
+        "score": _float("the detector's confidence", 0, 1),
+        "threshold": _float("lowest score accepted", 0, 1),
+        **_box("frame"),
+        "breast_share": _float("share of the frame's area on the breast; empty when no breast was found", 0, 1),
+        "kept": _bool("whether the frame may become a crop"),
+        "reason": _text("why not; empty when kept", SCREEN_REASONS),
+    },
+)
+
 CROPS = _schema(
     "crops",
     {
@@ -427,6 +458,8 @@ ALL = {
         DUPLICATES,
         DETECTIONS,
         THRESHOLDS,
+        CURVE,
+        SCREENED,
         CROPS,
         PREDICTIONS,
         FRAMES,

@@ -102,6 +102,7 @@ rule detect_thresholds:
         ),
     output:
         thresholds="results/detect/{detector}/thresholds.tsv",
+        curve="results/detect/{detector}/curve.tsv",
     log:
         "results/logs/detect_thresholds/{detector}.log",
     benchmark:

@@ -14,5 +14,6 @@ if __name__ == "__main__":
             patients=snakemake.input.patients,
             settings=snakemake.params.settings,
             table=snakemake.output.table,
+            screened=snakemake.output.screened,
             pictures=snakemake.output.pictures,
         )

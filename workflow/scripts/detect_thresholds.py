@@ -11,4 +11,5 @@ if __name__ == "__main__":
             folds=snakemake.params.folds,
             settings=snakemake.params.settings,
             thresholds=snakemake.output.thresholds,
+            curve=snakemake.output.curve,
         )

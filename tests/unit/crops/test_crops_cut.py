@@ -8,7 +8,8 @@ from mammoflow import boxes, tables
 from mammoflow.crops import crop_box, crop_side, cut, cut_shard
 from mammoflow.errors import DataError
 
-SETTINGS = {"detector": "yolov6n", "false_frames_per_image": 0.5, "match_iou": 0.2, "margin": 1.5}
+SETTINGS = {"detector": "yolov6n", "false_frames_per_image": 0.5, "match_iou": 0.2, "margin": 1.5,
+            "screen": {"min_breast_share": 0.0, "nipple_score": 0.3, "nipple_iou": 0.3}}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def run(shard, protocol, settings=SETTINGS):
     for name, schema in schemas.items():
         tables.write(schema, tables.from_rows(schema, getattr(shard, name)), f"{name}.tsv")
     inputs = {name: f"{name}.tsv" for name in schemas}
-    cut_shard(protocol, **inputs, settings=settings, table="crops.tsv", pictures="crops")
+    cut_shard(protocol, **inputs, settings=settings, table="crops.tsv", screened="screened.tsv", pictures="crops")
     return tables.read(tables.CROPS, "crops.tsv")
 
 
@@ -177,6 +178,19 @@ def test_crops_of_one_scale_where_the_spacing_is_known(shard):
     found = run(shard, "out_of_fold", SETTINGS | {"scale": {"side_mm": 12}})
     assert (found["crop_x2"] - found["crop_x1"]).tolist() == [30, 24, 24]  # unknown: 1.5 * 20 px; 12 mm / 0.5 mm
     assert found["config_digest"][0] != run(shard, "out_of_fold")["config_digest"][0]
+
+
+def test_a_frame_on_the_nipple_is_dropped_with_its_reason_whatever_its_patient(shard):
+    shard.detections += [
+        detection(0, 5, 0.9, (22, 22, 42, 42), finding="nipple"),
+        detection(1, 5, 0.9, (50, 70, 59, 79), finding="nipple"),
+    ]
+    assert list(run(shard, "out_of_fold")["image_id"]) == ["image3"]
+    screened = tables.read(tables.SCREENED, "screened.tsv")
+    reasons = dict(zip(screened["detection_id"], screened["reason"], strict=True))
+    assert reasons["image0-yolov6n-000"] == reasons["image1-yolov6n-000"] == "nipple"
+    assert reasons["image2-yolov6n-000"] == reasons["image3-yolov6n-000"] == ""
+    assert "image1-yolov6n-001" not in reasons  # below its fold's threshold
 
 
 def test_paper_crops(shard):

@@ -2,10 +2,17 @@ import numpy as np
 import pytest
 
 from mammoflow import boxes, tables
-from mammoflow.detect.thresholds import Judged, choose_thresholds, judge_detections, lowest_threshold
+from mammoflow.detect.thresholds import (
+    Judged,
+    choose_thresholds,
+    judge_detections,
+    lowest_precise,
+    lowest_threshold,
+    operating_points,
+)
 from mammoflow.errors import LeakageError
 
-CROPS = {"match_iou": 0.2, "false_frames_per_image": 0.5}
+CROPS = {"match_iou": 0.2, "false_frames_per_image": 0.5, "precision": None}
 
 
 def slow_threshold(false: list[float], true: list[float], images: int, aim: float) -> float:
@@ -70,14 +77,14 @@ def image_row(image: int) -> dict:
     }
 
 
-def choose(tmp_path, detections, lesions, images=9):
-    paths = {name: tmp_path / f"{name}.tsv" for name in ("detections", "lesions", "training", "thresholds")}
+def choose(tmp_path, detections, lesions, images=9, **settings):
+    paths = {name: tmp_path / f"{name}.tsv" for name in ("detections", "lesions", "training", "thresholds", "curve")}
     tables.write(tables.DETECTIONS, tables.from_rows(tables.DETECTIONS, detections), paths["detections"])
     tables.write(tables.LESIONS, tables.from_rows(tables.LESIONS, lesions), paths["lesions"])
     rows = [image_row(number) for number in range(images)]
     tables.write(tables.TRAINING, tables.from_rows(tables.TRAINING, rows), paths["training"])
     lists = ([paths["detections"]], [paths["training"]], [paths["lesions"]])
-    choose_thresholds(*lists, "yolov5n", [0, 1, 2], CROPS, paths["thresholds"])
+    choose_thresholds(*lists, "yolov5n", [0, 1, 2], {**CROPS, **settings}, paths["thresholds"], paths["curve"])
     return tables.read(tables.THRESHOLDS, paths["thresholds"]).set_index("fold")
 
 
@@ -108,6 +115,39 @@ def test_every_fold_against_a_slow_loop(tmp_path):
         assert found.loc[fold, "images"] == images
         assert found.loc[fold, "lesions"] == images
         assert found.loc[fold, "false_frames_per_image"] <= 0.5
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_precision_is_reached_at_the_lowest_such_threshold(seed):
+    random = np.random.default_rng(seed)
+    false, true = (random.integers(0, 20, random.integers(0, 9)) / 20 for _ in range(2))
+    judged, aim = Judged(false, true, np.zeros(0), 4), float(random.choice([0.25, 0.5, 0.75, 1.0]))
+    good = [s for s in {*false, *true} if (true >= s).sum() / ((true >= s).sum() + (false >= s).sum()) >= aim]
+    expected = min(good) if good else (1.0 if len(false) + len(true) else 0.0)
+    assert lowest_precise(judged, aim) == expected
+
+
+def test_the_curve_holds_the_chosen_threshold_and_what_others_reach(tmp_path):
+    detections, lesions = random_case(3)
+    found = choose(tmp_path, detections, lesions, precision=0.4)
+    curve = tables.read(tables.CURVE, tmp_path / "curve.tsv")
+    chosen = curve[curve["chosen"]].set_index("fold")
+    assert chosen["threshold"].to_dict() == found["threshold"].to_dict()
+    for column in ("false_frames_per_image", "sensitivity"):
+        assert chosen[column].to_dict() == pytest.approx(found[column].to_dict())
+    assert (chosen["precision"] >= 0.4).all()
+    for _, points in curve.groupby("fold"):
+        assert points["threshold"].is_monotonic_increasing
+        assert points["false_frames_per_image"].is_monotonic_decreasing
+        assert points["sensitivity"].is_monotonic_decreasing
+
+
+def test_many_scores_give_a_short_curve_from_the_loosest_to_the_strictest():
+    scores = np.random.default_rng(0).random(5000)
+    points = operating_points(Judged(scores[:4000], scores[4000:], np.zeros(3), 10), 0.123)
+    assert len(points) == 201
+    assert (points[0]["threshold"], points[-1]["threshold"]) == (scores.min(), scores.max())
+    assert [point["threshold"] for point in points if point["chosen"]] == [0.123]
 
 
 def test_a_folds_own_images_never_move_its_threshold(tmp_path):

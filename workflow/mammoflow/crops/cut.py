@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mammoflow import tables
 from mammoflow.crops.match import BOX, Candidate, Mined, expert_frames, mine
+from mammoflow.crops.screen import screen_shard
 from mammoflow.errors import DataError
 from mammoflow.jobs import progress
 from mammoflow.provenance import settings_digest
@@ -22,7 +23,7 @@ log = logging.getLogger("mammoflow")
 BACKGROUND = 0  # beyond the picture's border is air
 SHORT = {"out_of_fold": "oof", "paper": "paper"}  # protocol in a crop's id
 PAPER_FOLD = 0  # the paper's one model is that of fold 0
-SETTINGS = ("detector", "false_frames_per_image", "match_iou", "margin", "scale")
+SETTINGS = ("detector", "false_frames_per_image", "precision", "match_iou", "screen", "margin", "scale")
 Picture = NDArray[Any]  # uint8 or uint16
 
 
@@ -36,6 +37,7 @@ def cut_shard(
     patients: str | Path,
     settings: dict[str, Any],
     table: str | Path,
+    screened: str | Path,
     pictures: str | Path,
 ) -> None:
     """Cut the crops of a shard and write their table.
@@ -53,6 +55,7 @@ def cut_shard(
     patients : table of `mammoflow.tables.PATIENTS`.
     settings : section `crops` of the config (`match_iou`, `margin`, `scale`).
     table : table of `mammoflow.tables.CROPS` to write.
+    screened : table of `mammoflow.tables.SCREENED` to write: every frame above the threshold, dropped ones included.
     pictures : directory to make, with one 8-bit PNG a crop in ``malignant/`` and ``benign/``.
 
     Raises
@@ -60,8 +63,8 @@ def cut_shard(
     DataError
         A picture can't be read, a patient is missing, or `out_of_fold` detections aren't held out.
     """
-    found = tables.read(tables.DETECTIONS, detections)
-    found = found[found["finding"] == "lesion"]
+    every = tables.read(tables.DETECTIONS, detections)
+    found = every[every["finding"] == "lesion"]
     if protocol == "out_of_fold" and not found["held_out"].all():
         raise DataError(f"{detections}: holds detections by models that saw the patient; run detect_images again")
     spacings = pixel_spacings(index)
@@ -71,14 +74,20 @@ def cut_shard(
     shown = shown[shown["status"] == "ok"]
     known = tables.read(tables.PATIENTS, patients).set_index(["dataset", "patient_key"])
     accepted = tables.read(tables.THRESHOLDS, thresholds).set_index("fold")["threshold"]
+    lowest = {
+        str(image.image_id): _threshold(accepted, _patient(known, image), protocol) for image in shown.itertuples()
+    }
+    judged = screen_shard(every, shown, read_source, lowest, settings, protocol)
+    tables.write(tables.SCREENED, judged, screened)
+    found = found[found["detection_id"].isin(judged.loc[judged["kept"], "detection_id"])]
     for label in tables.CROP_LABELS:
         (Path(pictures) / label).mkdir(parents=True, exist_ok=True)
     digest = settings_digest([protocol, {key: settings.get(key) for key in SETTINGS}])
     rows: list[dict[str, Any]] = []
-    dropped: Counter[str] = Counter()
+    dropped = Counter(judged["reason"][~judged["kept"]])
     for image in progress(shown.sort_values("image_id").itertuples(), len(shown), "images"):
         patient = _patient(known, image)
-        threshold = float(accepted[PAPER_FOLD if protocol == "paper" else int(patient["fold"])])
+        threshold = lowest[str(image.image_id)]
         here = (found[found["image_id"] == image.image_id], pathology[pathology["image_id"] == image.image_id])
         mined = _gather(protocol, *here, patient["label"], threshold, settings["match_iou"])
         dropped.update(unmatched=mined.unmatched, repeated=mined.repeated)
@@ -88,8 +97,10 @@ def cut_shard(
     tables.write(tables.CROPS, tables.from_rows(tables.CROPS, rows), table)
     counts = Counter(row["label"] for row in rows)
     log.info(
-        "%d malignant and %d benign crops; in positive patients %d frames matched no lesion, %d one already found",
-        counts["malignant"], counts["benign"], dropped["unmatched"], dropped["repeated"],
+        "%d malignant and %d benign crops; in positive patients %d frames matched no lesion, %d one already found; "
+        "dropped before: %d off the breast, %d on labels, %d on nipples, %d duplicates",
+        counts["malignant"], counts["benign"],
+        *(dropped[why] for why in ("unmatched", "repeated", "off_breast", "label", "nipple", "duplicate")),
     )  # fmt: skip
 
 
@@ -142,6 +153,11 @@ def _gather(
     if protocol == "paper" and label == "positive":
         return Mined(expert_frames(lesions))
     return mine(detections, lesions, label, threshold, match_iou)
+
+
+def _threshold(accepted: pd.Series, patient: pd.Series, protocol: str) -> float:
+    """Lowest score accepted in a patient's images."""
+    return float(accepted[PAPER_FOLD if protocol == "paper" else int(patient["fold"])])
 
 
 def _patient(patients: pd.DataFrame, image: Any) -> pd.Series:

@@ -1,4 +1,4 @@
-"""Mining thresholds: for each fold the lowest score that keeps false frames rare on the other folds' images."""
+"""Mining thresholds: for each fold the lowest score that reaches the aim on the other folds' images, and the curve."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from mammoflow.errors import LeakageError
 from mammoflow.tables import EXTERNAL_FOLD
 
 BOX = ["x1", "y1", "x2", "y2"]
+CURVE_POINTS = 200  # of a fold; between them nothing is to be seen
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def choose_thresholds(
     folds: list[int],
     settings: dict[str, Any],
     thresholds: str | Path,
+    curve: str | Path,
 ) -> None:
     """Choose every fold's threshold on the images of the other folds, and one for external images on all.
 
@@ -51,8 +53,10 @@ def choose_thresholds(
     lesions : tables of `mammoflow.tables.LESIONS`.
     detector : architecture.
     folds : fold numbers.
-    settings : section `crops` of the config (`false_frames_per_image`, `match_iou`).
+    settings : section `crops` of the config: the aim is a `precision`, or, where that is null, a number of
+        `false_frames_per_image`; and `match_iou`.
     thresholds : table of `mammoflow.tables.THRESHOLDS` to write, fold -1 last.
+    curve : table of `mammoflow.tables.CURVE` to write: what other thresholds would have reached.
 
     Raises
     ------
@@ -67,11 +71,13 @@ def choose_thresholds(
     truth = tables.read_all(tables.LESIONS, lesions)
     truth = truth[truth["expert"] & (truth["finding"] == "lesion")].dropna(subset=BOX)
     images = tables.read_all(tables.TRAINING, training)
-    rows = []
+    rows, points = [], []
     for fold in [*folds, EXTERNAL_FOLD]:
         judged = judge_detections(images[images["fold"] != fold], found, truth, settings["match_iou"])
-        threshold = lowest_threshold(judged, settings["false_frames_per_image"])
+        threshold = choose(judged, settings)
         rows.append({"detector": detector, "fold": fold, **_reached(judged, threshold)})
+        points += [{"detector": detector, "fold": fold, **point} for point in operating_points(judged, threshold)]
+    tables.write(tables.CURVE, tables.from_rows(tables.CURVE, points), curve)
     tables.write(tables.THRESHOLDS, tables.from_rows(tables.THRESHOLDS, rows), thresholds)
 
 
@@ -97,6 +103,51 @@ def judge_detections(images: pd.DataFrame, found: pd.DataFrame, truth: pd.DataFr
     return Judged(np.concatenate(false), np.concatenate(true), np.concatenate(best), len(images))
 
 
+def choose(judged: Judged, settings: dict[str, Any]) -> float:
+    """Lowest threshold that reaches the aim of section `crops` of the config."""
+    if settings["precision"] is not None:
+        return lowest_precise(judged, settings["precision"])
+    return lowest_threshold(judged, settings["false_frames_per_image"])
+
+
+def lowest_precise(judged: Judged, precision: float) -> float:
+    """Lowest of the detections' scores at which at least this share of the frames at or above it is true.
+
+    1 when no score is that strict, 0 when there is no detection.
+    """
+    scores = np.unique(np.concatenate([judged.false_scores, judged.true_scores]))
+    if not len(scores):
+        return 0.0
+    false, true = _counts(judged, scores)
+    allowed = scores[true >= precision * (false + true)]
+    return float(allowed[0]) if len(allowed) else 1.0
+
+
+def operating_points(judged: Judged, threshold: float) -> list[dict[str, Any]]:
+    """Return what each threshold reaches, strictest last: at most `CURVE_POINTS` of them, and the chosen one."""
+    scores = np.unique(np.concatenate([judged.false_scores, judged.true_scores]))
+    shown = np.linspace(0, len(scores) - 1, min(len(scores), CURVE_POINTS)).round().astype(int)
+    thresholds = np.union1d(scores[shown], [threshold])
+    false, true = _counts(judged, thresholds)
+    return [
+        {
+            **{key: value for key, value in _reached(judged, float(at)).items() if key not in ("images", "lesions")},
+            "precision": t / (t + f) if t + f else np.nan,
+            "chosen": bool(at == threshold),
+        }
+        for at, f, t in zip(thresholds, false, true, strict=True)
+    ]
+
+
+def _counts(judged: Judged, thresholds: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count false and true frames at or above each threshold."""
+    false, true = (
+        len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")
+        for scores in (judged.false_scores, judged.true_scores)
+    )
+    return false, true
+
+
 def lowest_threshold(judged: Judged, false_frames_per_image: float) -> float:
     """Lowest of the detections' scores with at most that many false frames an image at or above it.
 
@@ -105,7 +156,7 @@ def lowest_threshold(judged: Judged, false_frames_per_image: float) -> float:
     scores = np.unique(np.concatenate([judged.false_scores, judged.true_scores]))
     if not len(scores):
         return 0.0
-    false_at = len(judged.false_scores) - np.searchsorted(np.sort(judged.false_scores), scores, side="left")
+    false_at, _ = _counts(judged, scores)
     allowed = scores[false_at <= false_frames_per_image * judged.images]
     return float(allowed[0]) if len(allowed) else 1.0
 
