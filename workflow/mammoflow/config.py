@@ -217,6 +217,11 @@ def _check_models(study: dict[str, Any]) -> None:
             f"config: crops.detector is `{detector}`, which is not among detect.architectures "
             f"({', '.join(architectures)}); add it there or choose one of them"
         )
+    if study["detect"]["patience"] and not study["detect"]["validation_share"]:
+        raise ConfigError(
+            f"config: detect.patience is {study['detect']['patience']}, but detect.validation_share is 0: nothing says "
+            "whether an epoch was better; put patients apart (0.2) or set patience: 0"
+        )
     for stage in ("detect", "classify"):
         weights = study[stage]["weights"]
         if weights and not Path(weights["path"]).is_file():

@@ -15,7 +15,7 @@ rule crops_cut:
         patients=ancient("results/labels/patients.tsv"),
     output:
         table="results/crops/{protocol}/{dataset}/{shard}.tsv",
-        screened="results/crops/{protocol}/{dataset}/{shard}.screened.tsv",
+        screened="results/crops/{protocol}/{dataset}/screened/{shard}.tsv",
         pictures=directory("results/crops/{protocol}/{dataset}/{shard}"),
     log:
         "results/logs/crops_cut/{protocol}/{dataset}/{shard}.log",

@@ -14,6 +14,12 @@ STUDY_TABLES = {
     "thresholds": expand(
         "results/detect/{detector}/thresholds.tsv", detector=DETECTORS
     ),
+    "curves": expand("results/detect/{detector}/curve.tsv", detector=DETECTORS),
+    "screened": shards(
+        "results/crops/{protocol}/{dataset}/screened/{shard}.tsv",
+        DATASETS,
+        protocol=PROTOCOLS,
+    ),
     "crops": shards(
         "results/crops/{protocol}/{dataset}/{shard}.tsv", DATASETS, protocol=PROTOCOLS
     ),

@@ -66,7 +66,12 @@ def dataset(study, augment: bool, **hyperparameters: float) -> MammogramDataset:
         augment=augment,
         hyp=get_cfg(overrides={**defaults, **hyperparameters}),
         rect=False,
-        data={"names": {0: "lesion", 1: "nipple"}, "channels": 1, "augment": {"gamma": 0.2, "gain": 0.1}},
+        data={
+            "names": {0: "lesion", 1: "nipple"},
+            "channels": 1,
+            "augment": {"gamma": 0.2, "gain": 0.1},
+            "copy_paste": 0.0,
+        },
     )
 
 

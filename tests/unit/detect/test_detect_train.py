@@ -13,7 +13,7 @@ import yaml
 
 from mammoflow import tables
 from mammoflow.detect.model import load_detector
-from mammoflow.detect.train import check_leakage, split_fold, train_detector
+from mammoflow.detect.train import check_leakage, split_fold, thin_background, train_detector
 from mammoflow.detect.trainer import FoldTrainer
 from mammoflow.errors import DataError, LeakageError, ModelError
 
@@ -81,6 +81,15 @@ def test_a_known_lesion_without_frame_is_no_background():
     split = split_fold(table, 0, 0.0, 7)
     assert len(split.training) == 6
     assert (split.training["lesions"] == 1).all()
+
+
+@pytest.mark.parametrize(("ratio", "negatives"), [(None, 24), (0, 0), (0.5, 12), (0.25, 6), (10, 24)])
+def test_background_comes_at_a_set_ratio(ratio, negatives):
+    table = training_table(24)
+    thinned = thin_background(table, ratio, 7)
+    assert (thinned["lesions"] > 0).sum() == 24
+    assert (thinned["lesions"] == 0).sum() == negatives
+    assert thin_background(table.sample(frac=1, random_state=1), ratio, 7).sort_values("image_id").equals(thinned)
 
 
 def test_too_few_patients_is_said():
@@ -173,6 +182,14 @@ def test_a_killed_training_ends_with_the_same_weights(tiny_study, tmp_path, monk
     assert epochs == ([] if when == "at the very end" else [2, 3])
     assert sha256(resumed / "model.safetensors") == sha256(whole / "model.safetensors")
     assert (resumed / "history.csv").read_text() == (whole / "history.csv").read_text()
+
+
+@pytest.mark.slow
+def test_a_training_that_no_longer_improves_stops(tiny_study, tmp_path, monkeypatch):
+    monkeypatch.setattr(FoldTrainer, "validate", lambda self: ({"lesion_ap50": 0.5}, 0.5))
+    monkeypatch.setattr(FoldTrainer, "best_fitness", 0.5, raising=False)
+    folder = train(tiny_study, tmp_path / "out", epochs=6, patience=2)
+    assert list(pd.read_csv(folder / "history.csv")["epoch"]) == [1, 2, 3]
 
 
 @pytest.mark.slow

@@ -268,6 +268,8 @@ FILES = {
     "images": tables.IMAGES,
     "detections": tables.DETECTIONS,
     "thresholds": tables.THRESHOLDS,
+    "curves": tables.CURVE,
+    "screened": tables.SCREENED,
     "crops": tables.CROPS,
     "predictions": tables.PREDICTIONS,
     "detection_maps": tables.RELEVANCE,

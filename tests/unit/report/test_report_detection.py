@@ -148,6 +148,38 @@ def test_no_detection_is_a_sensitivity_of_zero(hand, study_of):
     assert entry["at_mining_threshold"]["no_frame"]["value"] == 1
 
 
+def test_dropped_frames_and_the_threshold_curve_by_hand(study_of):
+    made = Hand()
+    made.image("n1", "negative")
+    made.image("p1", "positive")
+    made.lesion("n1", SPOT, "benign")
+    frames = [("n1", SPOT, "nipple"), ("n1", ELSEWHERE, "nipple"), ("n1", THIRD, ""), ("p1", SPOT, "label")]
+    screened = [
+        {"dataset": "hospital", "image_id": name, "patient_key": f"p{name}", "protocol": "out_of_fold",
+         "detection_id": f"d{number}", "score": 0.5, "threshold": 0.5, **box(edges), "breast_share": 1.0,
+         "kept": not reason, "reason": reason}
+        for number, (name, edges, reason) in enumerate(frames)
+    ]  # fmt: skip
+    curve = [
+        {"detector": "yolov6n", "fold": fold, "threshold": number / 100, "false_frames_per_image": 1.0,
+         "sensitivity": np.nan, "precision": 0.5, "chosen": number == 3}
+        for fold in (0, -1) for number in range(100)
+    ]  # fmt: skip
+    study = study_of(
+        **made.tables(),
+        screened=tables.from_rows(tables.SCREENED, screened),
+        curves=tables.from_rows(tables.CURVE, curve),
+    )
+    entry = mining.measure(study, "out_of_fold", study.cohorts[0])
+    assert entry["screening"] == {
+        "frames": 3, "dropped": [{"reason": "nipple", "frames": 2, "on_true_lesions": 1}]
+    }  # fmt: skip
+    shown = [point["threshold"] for point in entry["threshold_curve"]]
+    assert shown == [0.0, *(n / 100 for n in range(3, 100, 3))]
+    assert [point["threshold"] for point in entry["threshold_curve"] if point["chosen"]] == [0.03]
+    assert entry["threshold_curve"][0]["sensitivity"] is None
+
+
 def test_mining_quality_by_hand(study_of):
     made = Hand()
     made.image("n1", "negative", "Alpha")

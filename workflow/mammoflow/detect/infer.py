@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from mammoflow import boxes
 from mammoflow.boxes import Boxes
 from mammoflow.detect.model import Detector, is_rtdetr
 from mammoflow.detect.preprocess import letterbox
+from mammoflow.detect.tiles import Tile, merge, tile_grid
 
 MAX_FRAMES = 100  # a picture; far above what one shows at any useful score
+PIECES = 16  # pictures or tiles that go through the network at once
 NO_TIME_LIMIT = 1e9  # s; Ultralytics gives up on overlaps after a while, which would make results depend on the load
 
 
@@ -53,17 +56,41 @@ def detect_images(
     """
     if not images:
         return []
-    inputs, transforms = zip(*(letterbox(image, detector.image_size) for image in images), strict=True)
-    device = next(detector.model.parameters()).device
-    with torch.inference_mode():
-        rows = _decode(detector, detector.model(torch.cat(inputs).to(device)), min_score, nms_iou)
+    grids = [tile_grid(image.shape[1], image.shape[0], detector.tiles) for image in images]
+    pieces = [image[y1:y2, x1:x2] for image, grid in zip(images, grids, strict=True) for x1, y1, x2, y2 in grid]
+    of_pieces = iter(_frames_of(detector, pieces, min_score, nms_iou))
+    return [_joined(grid, list(islice(of_pieces, len(grid))), nms_iou) for grid in grids]
+
+
+def _frames_of(
+    detector: Detector, pieces: Sequence[NDArray[np.uint8]], min_score: float, nms_iou: float
+) -> list[Frames]:
+    """Frames of each piece in its own pixels."""
     found = []
-    for image, transform, kept in zip(images, transforms, rows, strict=True):
-        kept = kept[np.argsort(-kept[:, 4], kind="stable")]
-        framed = boxes.clip(transform.backward(kept[:, :4]), image.shape[1], image.shape[0])
-        inside = boxes.area(framed) > 0
-        found.append(Frames(framed[inside], kept[inside, 4], kept[inside, 5].astype(np.int64)))
+    device = next(detector.model.parameters()).device
+    for start in range(0, len(pieces), PIECES):
+        batch = pieces[start : start + PIECES]
+        inputs, transforms = zip(*(letterbox(piece, detector.image_size) for piece in batch), strict=True)
+        with torch.inference_mode():
+            rows = _decode(detector, detector.model(torch.cat(inputs).to(device)), min_score, nms_iou)
+        for piece, transform, kept in zip(batch, transforms, rows, strict=True):
+            kept = kept[np.argsort(-kept[:, 4], kind="stable")]
+            framed = boxes.clip(transform.backward(kept[:, :4]), piece.shape[1], piece.shape[0])
+            inside = boxes.area(framed) > 0
+            found.append(Frames(framed[inside], kept[inside, 4], kept[inside, 5].astype(np.int64)))
     return found
+
+
+def _joined(grid: list[Tile], found: list[Frames], nms_iou: float) -> Frames:
+    """Frames of a picture from those of its tiles, highest score first."""
+    if len(grid) == 1:
+        return found[0]
+    shifted = [frames.boxes + np.array([x, y, x, y]) for (x, y, _, _), frames in zip(grid, found, strict=True)]
+    every = np.concatenate(shifted)
+    scores = np.concatenate([frames.scores for frames in found])
+    classes = np.concatenate([frames.classes for frames in found])
+    kept = merge(every, scores, classes, nms_iou)
+    return Frames(every[kept], scores[kept], classes[kept])
 
 
 def fuse(found: Sequence[Frames], width: int, height: int, overlap: float) -> Frames:

@@ -35,6 +35,7 @@ class Detector:
     image_size : side of the input, pixels.
     fold : fold whose patients it never saw.
     digest : first 16 hexadecimal digits of the file's SHA-256.
+    tiles : how pictures are cut up for it; see `mammoflow.detect.tiles.tile_grid`.
     """
 
     model: torch.nn.Module
@@ -43,6 +44,7 @@ class Detector:
     image_size: int
     fold: int
     digest: str
+    tiles: dict[str, Any] | None = None
 
 
 def is_rtdetr(architecture: str) -> bool:
@@ -94,7 +96,7 @@ def load_detector(path: str | Path, device: str = "cpu") -> Detector:
         model.end2end = False  # the dense output, as in validation; overlaps go by non-maximum suppression
     model = model.float().eval().to(device).requires_grad_(False)
     digest = file_sha256(path)[:DIGEST_LENGTH]
-    return Detector(model, architecture, classes, header["image_size"], header["fold"], digest)
+    return Detector(model, architecture, classes, header["image_size"], header["fold"], digest, header.get("tiles"))
 
 
 def load_pretrained(model: torch.nn.Module, path: str, sha256: str) -> tuple[int, int]:

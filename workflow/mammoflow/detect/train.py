@@ -17,6 +17,7 @@ from ultralytics.data.utils import img2label_paths
 from mammoflow import tables
 from mammoflow.detect.model import CHANNELS, save_detector
 from mammoflow.detect.offline import integrations_off
+from mammoflow.detect.tiles import write_tiles
 from mammoflow.detect.trainer import trainer_class
 from mammoflow.errors import DataError, LeakageError
 from mammoflow.files import whole_file, write_text
@@ -24,7 +25,10 @@ from mammoflow.provenance import code_digest, file_sha256, settings_digest, text
 from mammoflow.tables import FINDINGS
 
 log = logging.getLogger("mammoflow")
-TRAINING_KEYS = ("weights", "image_size", "epochs", "batch", "learning_rate", "validation_share", "threads", "augment")
+TRAINING_KEYS = (
+    "weights", "image_size", "epochs", "batch", "learning_rate", "validation_share", "patience",
+    "background_per_positive", "copy_paste", "tiles", "threads", "augment",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,16 @@ def train_detector(
     config = settings_digest([architecture, fold, seed, device, chosen])
     work = Path(model).parent.with_suffix(".work") / _work_name(config, split)
     state = work / "weights" / "last.pt"
+    header = _header(architecture, fold, split, chosen, config)
+    if settings["tiles"]:
+        split = Split(*(write_tiles(rows, settings["tiles"], work) for rows in (split.training, split.validation)))
+    split = Split(thin_background(split.training, settings["background_per_positive"], seed), split.validation)
     _write_data_set(split, work)
-    if _epochs_done(state) < settings["epochs"]:
+    if not _finished(state):
         _train(architecture, work, chosen, seed, device)
-    _write_outputs(work, _header(architecture, fold, split, chosen, config), model, history)
+    _write_outputs(work, header, model, history)
+    for kind in ("images", "labels"):  # of tiles
+        shutil.rmtree(work / kind, ignore_errors=True)
     for file in (state, state.with_name("best.pt")):
         file.unlink()
     for stale in set(work.parent.iterdir()) - {work}:
@@ -112,6 +122,19 @@ def split_fold(table: pd.DataFrame, fold: int, validation_share: float, seed: in
         )
     apart = rows["patient_key"].isin(keys[:count])
     return Split(rows[~apart], rows[apart])
+
+
+def thin_background(rows: pd.DataFrame, per_positive: float | None, seed: int) -> pd.DataFrame:
+    """Keep all pictures with a lesion and so many without for each of them, or all when `per_positive` is None.
+
+    Pictures without a lesion are taken in the order of a hash of seed and picture.
+    """
+    if per_positive is None:
+        return rows
+    positive = rows["lesions"] > 0
+    order = sorted(rows.loc[~positive, "image_id"], key=lambda image_id: text_digest(str(seed), image_id))
+    kept = order[: round(per_positive * positive.sum())]
+    return rows[positive | rows["image_id"].isin(kept)]
 
 
 def check_leakage(rows: pd.DataFrame, held_out: pd.DataFrame, fold: int) -> None:
@@ -152,6 +175,7 @@ def _train(architecture: str, work: Path, settings: dict[str, Any], seed: int, d
         "augment": augment,
         "threads": settings["threads"],
         "choose_epoch": settings["validation_share"] > 0,
+        "copy_paste": settings["copy_paste"],
     }
     overrides = {
         "model": f"{architecture}.yaml",
@@ -169,7 +193,7 @@ def _train(architecture: str, work: Path, settings: dict[str, Any], seed: int, d
         "weight_decay": 0.0005,
         "warmup_epochs": 2,
         "warmup_bias_lr": 0.0,
-        "patience": 0,
+        "patience": settings["patience"],
         "seed": seed,
         "deterministic": True,
         "device": "0" if device == "cuda" else device,
@@ -204,10 +228,8 @@ def _files(rows: pd.DataFrame) -> list[tuple[str, str]]:
     return list(zip(rows["train_png"], rows["label_file"], strict=True))
 
 
-def _epochs_done(state: Path) -> int:
-    if not state.exists():
-        return 0
-    return torch.load(state, map_location="cpu", weights_only=True)["epoch"] + 1
+def _finished(state: Path) -> bool:
+    return state.exists() and torch.load(state, map_location="cpu", weights_only=True)["finished"]
 
 
 def _header(architecture: str, fold: int, split: Split, settings: dict[str, Any], config: str) -> dict[str, Any]:
@@ -218,6 +240,7 @@ def _header(architecture: str, fold: int, split: Split, settings: dict[str, Any]
         "channels": CHANNELS,
         "image_size": settings["image_size"],
         "fold": fold,
+        "tiles": settings["tiles"],
         "training_patients": text_digest(*patients),
         "config_digest": config,
     }

@@ -12,13 +12,16 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from ultralytics.data.augment import BaseTransform, Compose, Format, LetterBox, RandomFlip, RandomPerspective
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.models.rtdetr.val import RTDETRValidator
 from ultralytics.models.yolo.detect.train import DetectionTrainer
+from ultralytics.utils.ops import xywh2xyxy
 from ultralytics.utils.torch_utils import ModelEMA, unwrap_model
 
 from mammoflow.detect.model import build_model, is_rtdetr, load_pretrained
+from mammoflow.detect.paste import LESION, LesionPaste
 from mammoflow.detect.preprocess import BACKGROUND
 from mammoflow.errors import DataError, ModelError
 from mammoflow.files import whole_file
@@ -96,10 +99,19 @@ class MammogramDataset(YOLODataset):
             "bbox_format": "xywh",
         }
 
+    def _lesions(self) -> list[tuple[int, NDArray[np.float64]]]:
+        """Picture's number and frame ``x1, y1, x2, y2`` (0..1) of every lesion."""
+        return [
+            (number, xywh2xyxy(row.astype(np.float64)))
+            for number, label in enumerate(self.labels)
+            for row in label["bboxes"][label["cls"][:, 0] == LESION]
+        ]
+
     def build_transforms(self, hyp: Any) -> Compose:
         """Chain the steps from a picture to a model's input, with augmentation when training."""
         if self.augment:
             steps = [
+                LesionPaste(self._lesions(), lambda number: self.load_image(number)[0], self.data["copy_paste"]),
                 BlackPerspective(hyp.degrees, hyp.translate, hyp.scale, size=(self.imgsz, self.imgsz)),
                 GreyResponse(self.data["augment"]["gamma"], self.data["augment"]["gain"]),
                 RandomFlip(direction="horizontal", p=hyp.fliplr),
@@ -193,6 +205,7 @@ class FoldTrainer(DetectionTrainer):
             "updates": self.ema.updates,
             "optimizer": self.optimizer.state_dict(),
             "best_fitness": self.best_fitness,
+            "finished": bool(self.stop),
             "history": self.history,
         }
         if self.fitness == self.best_fitness:
@@ -213,6 +226,8 @@ class FoldTrainer(DetectionTrainer):
         self.ema.ema.load_state_dict(state["ema"])
         self.best_fitness, self.history = state["best_fitness"], state["history"]
         self.start_epoch = state["epoch"] + 1
+        for row in self.history:
+            self.stopper(row["epoch"], row["lesion_ap50"] if self.data["choose_epoch"] else row["epoch"])
         criterion = model.init_criterion()
         if hasattr(criterion, "update"):  # loss weights that change with the epoch, as in yolo26
             model.criterion = criterion

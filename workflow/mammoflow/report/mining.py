@@ -5,11 +5,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mammoflow import boxes
+from mammoflow import boxes, tables
 from mammoflow.report.bootstrap import Rate, Resamples
 from mammoflow.report.detection import hit_rule
 from mammoflow.report.froc import HitRule
-from mammoflow.report.study import EDGES, IMAGE, Cohort, Study, framed
+from mammoflow.report.study import EDGES, IMAGE, Cohort, Study, each, framed
+
+POINTS = 40  # of the threshold curve in metrics.json; curve.tsv holds all
 
 
 def measure(study: Study, protocol: str, cohort: Cohort) -> dict[str, Any]:
@@ -22,6 +24,8 @@ def measure(study: Study, protocol: str, cohort: Cohort) -> dict[str, Any]:
         "cohort": cohort.name,
         "role": cohort.role,
         **_quality(crops, lesions, images, patients),
+        "screening": screening(study, protocol, cohort),
+        "threshold_curve": threshold_curve(study),
         "by_lesion_type": [
             {"lesion_type": kind, "recall": patients.rate(rows["patient_key"], rows["found"])}
             for kind, rows in lesions.groupby("lesion_type")
@@ -34,6 +38,40 @@ def measure(study: Study, protocol: str, cohort: Cohort) -> dict[str, Any]:
             for machine, rows in images.groupby("machine")
         ],
     }
+
+
+def screening(study: Study, protocol: str, cohort: Cohort) -> dict[str, Any]:
+    """Frames above the threshold on the mined images, and those dropped, by reason: how many showed a true lesion."""
+    rows = cohort.of(study.screened)
+    rows = rows[rows["protocol"] == protocol].merge(mined_images(study, cohort)[IMAGE], on=IMAGE)
+    lesions = framed(cohort.of(study.true_lesions))
+    hit, _, _ = _find(rows, lesions, hit_rule(study))
+    dropped = rows.assign(hit=hit)[~rows["kept"]]
+    return {
+        "frames": len(rows),
+        "dropped": [
+            {"reason": reason, "frames": len(those), "on_true_lesions": int(those["hit"].sum())}
+            for reason, those in dropped.groupby("reason")
+        ],
+    }
+
+
+def threshold_curve(study: Study) -> list[dict[str, Any]]:
+    """Return what each threshold reaches on all folds' annotated images, out of fold; at most `POINTS` of them."""
+    rows = study.curves
+    rows = rows[(rows["detector"] == study.settings["crops"]["detector"]) & (rows["fold"] == tables.EXTERNAL_FOLD)]
+    every = max(1, -(-len(rows) // POINTS))
+    shown = rows.iloc[[at for at in range(len(rows)) if at % every == 0 or rows["chosen"].iloc[at]]]
+    return [
+        {
+            "threshold": row.threshold,
+            "false_frames_per_image": row.false_frames_per_image,
+            "sensitivity": None if np.isnan(row.sensitivity) else row.sensitivity,
+            "precision": None if np.isnan(row.precision) else row.precision,
+            "chosen": bool(row.chosen),
+        }
+        for row in each(shown)
+    ]
 
 
 def mined_images(study: Study, cohort: Cohort) -> pd.DataFrame:

@@ -20,6 +20,8 @@ _SCHEMAS = {
     "images": tables.IMAGES,
     "detections": tables.DETECTIONS,
     "thresholds": tables.THRESHOLDS,
+    "curves": tables.CURVE,
+    "screened": tables.SCREENED,
     "crops": tables.CROPS,
     "predictions": tables.PREDICTIONS,
     "detection_maps": tables.RELEVANCE,
@@ -59,6 +61,8 @@ class Study:
     images: pd.DataFrame
     detections: pd.DataFrame
     thresholds: pd.DataFrame
+    curves: pd.DataFrame
+    screened: pd.DataFrame
     crops: pd.DataFrame
     predictions: pd.DataFrame
     detection_maps: pd.DataFrame
