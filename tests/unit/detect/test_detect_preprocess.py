@@ -36,17 +36,20 @@ def test_mark_is_where_the_transform_says(shape):
     assert np.abs(transform.forward([[x1, y1, x2, y2]])[0] - found).max() <= scale
 
 
-@pytest.mark.parametrize("shape", [(64, 48), (48, 64), (320, 251), (320, 320), (199, 320)])
+@pytest.mark.parametrize("shape", [(64, 48), (48, 64), (320, 251), (320, 320), (192, 320), (96, 320)])
 def test_same_as_ultralytics_letterbox_with_black_padding(shape):
     image = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
     tensor, _ = letterbox(image, max(shape))
     ours = (tensor[0, 0] * 255).round().byte().numpy()
-    theirs = LetterBox(new_shape=(max(shape), max(shape)), padding_value=0)(image=image[..., None])
-    assert np.array_equal(ours, theirs[..., 0])
+    theirs = LetterBox(new_shape=(max(shape), max(shape)), auto=True, stride=32, padding_value=0)
+    assert np.array_equal(ours, theirs(image=image[..., None])[..., 0])
+    square = (letterbox(image, max(shape), square=True)[0][0, 0] * 255).round().byte().numpy()
+    theirs = LetterBox(new_shape=(max(shape), max(shape)), padding_value=0)
+    assert np.array_equal(square, theirs(image=image[..., None])[..., 0])
 
 
 def test_padding_is_background_and_range_is_0_to_1():
-    tensor, transform = letterbox(np.full((100, 50), 255, np.uint8), 64)
+    tensor, transform = letterbox(np.full((100, 50), 255, np.uint8), 64, square=True)
     assert tensor.shape == (1, 1, 64, 64)
     assert tensor.dtype == torch.float32
     assert transform == Transform(0.64, 0.64, 16.0, 0.0, 64, 64)

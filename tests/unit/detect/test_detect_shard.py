@@ -12,7 +12,7 @@ from mammoflow.detect.model import Detector
 from mammoflow.errors import DataError, ModelError
 from mammoflow.geometry import Transform
 
-SETTINGS = {"min_score": 0.01, "nms_iou": 0.4, "ensemble_iou": 0.5}
+SETTINGS = {"min_score": 0.01, "nms_iou": 0.4, "ensemble_iou": 0.5, "backend": "torch"}
 
 
 class BrightSpot(torch.nn.Module):

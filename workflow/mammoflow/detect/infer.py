@@ -14,8 +14,9 @@ from ultralytics.utils.ops import xywh2xyxy
 from mammoflow import boxes
 from mammoflow.boxes import Boxes
 from mammoflow.detect.model import Detector, is_rtdetr
-from mammoflow.detect.preprocess import letterbox
+from mammoflow.detect.preprocess import letterbox_canvas
 from mammoflow.detect.tiles import Tile, merge, tile_grid
+from mammoflow.geometry import Transform
 
 MAX_FRAMES = 100  # a picture; far above what one shows at any useful score
 PIECES = 16  # pictures or tiles that go through the network at once
@@ -66,19 +67,36 @@ def _frames_of(
     detector: Detector, pieces: Sequence[NDArray[np.uint8]], min_score: float, nms_iou: float
 ) -> list[Frames]:
     """Frames of each piece in its own pixels."""
-    found = []
-    device = next(detector.model.parameters()).device
-    for start in range(0, len(pieces), PIECES):
-        batch = pieces[start : start + PIECES]
-        inputs, transforms = zip(*(letterbox(piece, detector.image_size) for piece in batch), strict=True)
-        with torch.inference_mode():
-            rows = _decode(detector, detector.model(torch.cat(inputs).to(device)), min_score, nms_iou)
-        for piece, transform, kept in zip(batch, transforms, rows, strict=True):
-            kept = kept[np.argsort(-kept[:, 4], kind="stable")]
-            framed = boxes.clip(transform.backward(kept[:, :4]), piece.shape[1], piece.shape[0])
-            inside = boxes.area(framed) > 0
-            found.append(Frames(framed[inside], kept[inside, 4], kept[inside, 5].astype(np.int64)))
-    return found
+    square = is_rtdetr(detector.architecture)
+    prepared = [letterbox_canvas(piece, detector.image_size, square) for piece in pieces]
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for number, (canvas, _) in enumerate(prepared):
+        by_shape.setdefault(canvas.shape, []).append(number)
+    found: dict[int, Frames] = {}
+    for numbers in by_shape.values():
+        for start in range(0, len(numbers), PIECES):
+            batch = numbers[start : start + PIECES]
+            rows = _decode(detector, forward(detector, [prepared[n][0] for n in batch]), min_score, nms_iou)
+            found |= {n: _of_piece(kept, prepared[n][1], pieces[n]) for n, kept in zip(batch, rows, strict=True)}
+    return [found[number] for number in range(len(pieces))]
+
+
+def forward(detector: Detector, canvases: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+    """Return the network's dense output, float32, for inputs of one shape."""
+    weight = next(detector.model.parameters())
+    inputs = torch.from_numpy(np.stack(canvases))[:, None].to(weight.device).to(weight.dtype) / 255
+    with torch.inference_mode():
+        output = detector.model(inputs)
+    prediction = output[0] if isinstance(output, list | tuple) else output
+    assert isinstance(prediction, torch.Tensor)
+    return prediction.float()
+
+
+def _of_piece(kept: NDArray[np.float64], transform: Transform, piece: NDArray[np.uint8]) -> Frames:
+    kept = kept[np.argsort(-kept[:, 4], kind="stable")]
+    framed = boxes.clip(transform.backward(kept[:, :4]), piece.shape[1], piece.shape[0])
+    inside = boxes.area(framed) > 0
+    return Frames(framed[inside], kept[inside, 4], kept[inside, 5].astype(np.int64))
 
 
 def _joined(grid: list[Tile], found: list[Frames], nms_iou: float) -> Frames:
@@ -114,10 +132,10 @@ def fuse(found: Sequence[Frames], width: int, height: int, overlap: float) -> Fr
     return Frames(boxes.as_boxes(merged) * size, np.asarray(scores, np.float64), np.asarray(classes, np.int64))
 
 
-def _decode(detector: Detector, output: object, min_score: float, nms_iou: float) -> list[NDArray[np.float64]]:
+def _decode(
+    detector: Detector, prediction: torch.Tensor, min_score: float, nms_iou: float
+) -> list[NDArray[np.float64]]:
     """Rows ``x1, y1, x2, y2, score, class`` of each picture, in pixels of the input."""
-    prediction = output[0] if isinstance(output, list | tuple) else output
-    assert isinstance(prediction, torch.Tensor)
     if is_rtdetr(detector.architecture):
         corners = xywh2xyxy(prediction[..., :4]) * detector.image_size
         kept = [torch.cat([c, p[:, 4:]], 1)[p[:, 4] >= min_score] for c, p in zip(corners, prediction, strict=True)]

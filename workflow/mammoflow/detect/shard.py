@@ -1,11 +1,13 @@
 """Detections of one shard: every picture is judged by a model that never saw its patient."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from mammoflow import boxes, tables
+from mammoflow.detect.backend import with_backend
 from mammoflow.detect.infer import Frames, detect_images, fuse
 from mammoflow.detect.model import Detector, load_detector
 from mammoflow.errors import DataError, ModelError
@@ -22,7 +25,11 @@ from mammoflow.jobs import progress
 from mammoflow.tables import EXTERNAL_FOLD
 
 log = logging.getLogger("mammoflow")
-BATCH = 16
+T = TypeVar("T")
+P = TypeVar("P")
+BATCH = 16  # pictures that go to a judge at once
+AHEAD = 2 * BATCH  # pictures read before they are needed: bounds the memory
+CHECKED = 4  # pictures on which another backend must give the same frames
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ def detect_shard(
     check_folds(detectors, models)
     table = tables.read(tables.IMAGES, images)
     table = table[table["status"] == "ok"]
+    check = [read_picture(path) for path in table["train_png"].iloc[:CHECKED]]
+    detectors = [with_backend(one, settings["backend"], threads, check, settings) for one in detectors]
     known = tables.read(tables.PATIENTS, patients).set_index(["dataset", "patient_key"])
     found = [
         row
@@ -143,10 +152,27 @@ def _judged(
     """Every image's row with its judge and frames; pictures of one judge go through it in batches."""
     judged = [(row, _judge_of(row, patients, detectors)) for row in table.itertuples()]
     judged.sort(key=lambda pair: pair[1].fold)
+    pictures = prefetched(read_picture, [str(row.train_png) for row, _ in judged], AHEAD)
     for _, group in groupby(judged, key=lambda pair: pair[1].fold):
         for batch in _batches(group):
-            found = judge_images(batch[0][1], [read_picture(row.train_png) for row, _ in batch], settings)
+            found = judge_images(batch[0][1], [next(pictures) for _ in batch], settings)
             yield from ((row, judge, frames) for (row, judge), frames in zip(batch, found, strict=True))
+
+
+def prefetched(read: Callable[[T], P], items: Iterable[T], ahead: int) -> Iterator[P]:
+    """Give ``read(item)`` of each item in order; a thread reads up to `ahead` of them while the caller works."""
+    waiting: deque[Future[P]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(read, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # the caller stopped early: what wasn't begun isn't read
+            for future in waiting:
+                future.cancel()
 
 
 def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:

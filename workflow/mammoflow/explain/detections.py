@@ -73,6 +73,7 @@ class ExplainedPicture:
         self._detector = detector
         self._height, self._width = image.shape
         x, self._letterbox = letterbox(image, detector.image_size)
+        self._input = tuple(x.shape[-2:])
         weight = next(detector.model.parameters())
         self._replay = explainer.replay(x.to(weight))
         if not isinstance(self._replay.output, tuple) or class_logits(self._replay.output) is None:
@@ -169,7 +170,7 @@ class ExplainedPicture:
     def level(self, index: int) -> int:
         """Feature level (P3, P4, P5 as 0, 1, 2) of an anchor."""
         strides = head_of_detector(self._detector.model).stride.tolist()
-        counts = [round(self._detector.image_size / stride) ** 2 for stride in strides]
+        counts = [round(self._input[0] / stride) * round(self._input[1] / stride) for stride in strides]
         return int(np.searchsorted(np.cumsum(counts), index, side="right"))
 
 
