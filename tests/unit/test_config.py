@@ -39,6 +39,8 @@ WRONG = [
     ("detect.image_size", 300, r"multiple of 32"),
     ("detect.weights", {"path": "w.safetensors"}, r"detect\.weights.*sha256"),
     ("detect.weights", {"path": "none.safetensors", "sha256": "0" * 64}, r"none\.safetensors is no file"),
+    ("detect.patience", 3, r"validation_share is 0: nothing says whether an epoch was better"),
+    ("crops.precision", 0, r"crops\.precision"),
     ("device", "gpu", r"device is 'gpu', expected one of cpu, cuda"),
     ("crops.detector", "yolo11n", r"crops\.detector is `yolo11n`.*detect\.architectures"),
     ("crops.protocols", [], r"crops\.protocols"),
@@ -107,3 +109,9 @@ def test_studies_fit_the_schema(root, shipped, monkeypatch, tmp_path, name):
     (tmp_path / "Info.txt").touch()
     monkeypatch.setenv(f"MAMMOFLOW_{name.upper()}_ROOT", str(tmp_path))
     assert [dataset["name"] for dataset in config.check_config(shipped)["datasets"]] == [name]
+
+
+def test_an_rtdetr_on_small_pictures_is_refused(shipped):
+    shipped["detect"].update(architectures=["yolov6n", "rtdetr-l"], image_size=96)
+    with pytest.raises(ConfigError, match="rtdetr-l chooses 300 of the picture's cells and needs at least 128"):
+        config.check_config(shipped)

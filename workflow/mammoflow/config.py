@@ -16,6 +16,7 @@ from jsonschema.exceptions import ValidationError, best_match
 from mammoflow.errors import ConfigError
 
 SCHEMA = Path(__file__).parent.parent / "schemas" / "config.schema.yaml"
+RTDETR_SIZE = 128  # pixels; 16 x 16 + 8 x 8 + 4 x 4 cells, of which an RT-DETR takes 300
 RESERVED_NAMES = {"paper"}  # a directory between detector and data set in results/detect/
 
 
@@ -216,6 +217,12 @@ def _check_models(study: dict[str, Any]) -> None:
         raise ConfigError(
             f"config: crops.detector is `{detector}`, which is not among detect.architectures "
             f"({', '.join(architectures)}); add it there or choose one of them"
+        )
+    transformers = [name for name in architectures if "rtdetr" in name]
+    if transformers and study["detect"]["image_size"] < RTDETR_SIZE:
+        raise ConfigError(
+            f"config: detect.image_size is {study['detect']['image_size']}, but {transformers[0]} chooses 300 of the "
+            f"picture's cells and needs at least {RTDETR_SIZE} pixels; raise it or take a YOLO"
         )
     if study["detect"]["patience"] and not study["detect"]["validation_share"]:
         raise ConfigError(

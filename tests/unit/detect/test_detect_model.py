@@ -1,10 +1,13 @@
 import hashlib
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from ultralytics.cfg import get_cfg
 
+from mammoflow.detect.infer import detect_images
 from mammoflow.detect.model import build_model, load_detector, load_pretrained, save_detector
 from mammoflow.errors import ModelError
 
@@ -46,6 +49,37 @@ def test_any_detection_architecture_reads_one_grey_channel(architecture, tmp_pat
     output = load_detector(path).model(torch.zeros(1, 1, 64, 64))
     prediction = output[0] if isinstance(output, tuple) else output
     assert prediction.shape == (1, 4 + 2, 8 * 8 + 4 * 4 + 2 * 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["yolov5n", "yolov5s", "yolov6n", "yolo11n", "yolo26n", "rtdetr-l"])
+def test_an_architecture_learns_and_comes_back(architecture, tmp_path):
+    """Forward, loss, gradient, and the weights through a file."""
+    torch.manual_seed(0)
+    size = 128 if architecture == "rtdetr-l" else 64
+    model = build_model(architecture).train()
+    model.args, model.nc = get_cfg(), 2
+    batch = {
+        "img": torch.rand(2, 1, size, size), "cls": torch.tensor([[0.0], [1.0]]), "batch_idx": torch.tensor([0.0, 1.0]),
+        "bboxes": torch.tensor([[0.5, 0.5, 0.3, 0.3], [0.4, 0.4, 0.2, 0.2]]),
+    }  # fmt: skip
+    loss = model.loss(batch)[0].sum()
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert sum(float(p.grad.abs().sum()) for p in model.parameters() if p.grad is not None) > 0
+    path = tmp_path / "model.safetensors"
+    save_detector(path, model.state_dict(), {**HEADER, "architecture": architecture, "image_size": size})
+    back = load_detector(path)
+    for name, tensor in model.eval().state_dict().items():
+        assert torch.equal(back.model.state_dict()[name], tensor), name
+    found = detect_images(back, [np.zeros((size, size // 2), np.uint8)], 0.0, 0.4)
+    assert len(found) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["yolov5m", "yolov6s", "yolov6m", "yolo11s", "yolo12n", "yolov8n"])
+def test_larger_ones_and_other_families_are_built_by_name(name):
+    assert build_model(name).model[0].conv.in_channels == 1
 
 
 @pytest.mark.parametrize(

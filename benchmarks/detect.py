@@ -1,0 +1,159 @@
+"""Images a second of detection, against the `yolo predict` command on the same weights and pictures in one run.
+
+    uv run envs/locked.py python benchmarks/detect.py --json results.json [--device cuda] [--image-size 1280]
+
+Both read the same PNG files. The command's time is the slope between a run on some and a run on all pictures, so that
+its start, import and loading don't count; ours is measured after loading too. The pictures' sides are multiples of 32
+and the long one is the input's, so that neither pads: Ultralytics pads with grey, this project with air.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import cv2
+import numpy as np
+import torch
+
+from mammoflow import boxes
+from mammoflow.detect import offline
+from mammoflow.detect.backend import same_frames, with_backend
+from mammoflow.detect.infer import Frames
+from mammoflow.detect.model import Detector, build_model, load_detector
+from mammoflow.detect.shard import AHEAD, BATCH, Judge, judge_images, prefetched, read_picture
+
+SETTINGS = {"min_score": 0.05, "nms_iou": 0.4}
+ROUNDS = 3  # of each, taking turns; medians are reported
+
+
+def main() -> None:
+    """Run both, print the rows and write them."""
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        detector = _detector(arguments)
+        pictures = _pictures(root / "pictures", arguments.images, arguments.image_size)
+        checkpoint = root / "model.pt"
+        torch.save({"model": detector.model, "train_args": {}}, checkpoint)
+        backends = ["torch"] if arguments.device == "cuda" else ["torch", "onnxruntime"]
+        check = [read_picture(path) for path in pictures[:4]]
+        running = {name: with_backend(replace(detector), name, arguments.threads, check, SETTINGS) for name in backends}
+        theirs, found = _command(root, checkpoint, pictures, arguments)
+        rows = []
+        times: dict[str, list[float]] = {name: [] for name in backends}
+        commands = [theirs]
+        for number in range(ROUNDS):
+            for name, one in running.items():
+                speed, ours = _ours(one, pictures)
+                times[name].append(speed)
+                if number == 0:
+                    equal = all(same_frames(a, b) for a, b in zip(ours, found, strict=True))
+                    rows.append({"backend": name, "device": arguments.device, "image_size": arguments.image_size,
+                                 "architecture": detector.architecture, "boxes_equal": equal,
+                                 "boxes": sum(len(frames.scores) for frames in ours)})  # fmt: skip
+            if number:
+                commands.append(_command(root, checkpoint, pictures, arguments)[0])
+    for row in rows:
+        row["images_per_s"] = round(median(times[row["backend"]]), 2)
+        row["yolo_predict_images_per_s"] = round(median(commands), 2)
+        row["ratio_vs_yolo_predict"] = round(row["images_per_s"] / row["yolo_predict_images_per_s"], 2)
+        print(row)
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", help="a detector of detect_train; random weights when not given")
+    parser.add_argument("--architecture", default="yolov5n", help="of random weights")
+    parser.add_argument("--image-size", type=int, default=640, help="pixels, a multiple of 64")
+    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each")
+    parser.add_argument("--json", help="file to write")
+    arguments = parser.parse_args()
+    offline.go_offline()
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    torch.set_num_threads(arguments.threads)
+    return arguments
+
+
+def _detector(arguments: argparse.Namespace) -> Detector:
+    """Load a detector, or make one whose random weights answer to the picture."""
+    if arguments.weights:
+        return replace(load_detector(arguments.weights, arguments.device), image_size=arguments.image_size)
+    torch.manual_seed(0)
+    model = build_model(arguments.architecture).train()
+    with torch.no_grad():
+        for _ in range(5):
+            model(torch.rand(2, 1, 160, 160))
+    for branch in model.model[-1].cv3:
+        torch.nn.init.normal_(branch[-1].weight, std=0.3)
+        torch.nn.init.constant_(branch[-1].bias, -6.0)
+    model = model.eval().requires_grad_(False).to(arguments.device)
+    return Detector(model, arguments.architecture, ("lesion", "nipple"), arguments.image_size, 0, "0" * 16)
+
+
+def _pictures(directory: Path, count: int, size: int) -> list[str]:
+    """Write smooth noise of a breast's proportions: sides of `size` and about 0.6 `size` pixels."""
+    directory.mkdir()
+    random = np.random.default_rng(0)
+    paths = []
+    for number in range(count):
+        coarse = random.integers(0, 256, (size // 8, size * 19 // 32 // 8), dtype=np.uint8)
+        picture = cv2.resize(coarse, (size * 19 // 32 // 32 * 32, size), interpolation=cv2.INTER_CUBIC)
+        paths.append(str(directory / f"{number:04d}.png"))
+        cv2.imwrite(paths[-1], picture)
+    return paths
+
+
+def _ours(detector: Detector, pictures: list[str]) -> tuple[float, list[Frames]]:
+    judge, found = Judge((detector,), 0, True), []
+    started = time.perf_counter()
+    stream = prefetched(read_picture, pictures, AHEAD)
+    for start in range(0, len(pictures), BATCH):
+        found += judge_images(judge, [next(stream) for _ in pictures[start : start + BATCH]], SETTINGS)
+    return len(pictures) / (time.perf_counter() - started), found
+
+
+def _command(
+    root: Path, checkpoint: Path, pictures: list[str], arguments: argparse.Namespace
+) -> tuple[float, list[Frames]]:
+    """Images a second of the command between a quarter of the pictures and all, and its frames of all."""
+    few = max(1, len(pictures) // 4)
+    took = []
+    for number, paths in enumerate((pictures[:few], pictures)):
+        listed, project = root / f"{number}.txt", root / f"predict{number}"
+        listed.write_text("\n".join(paths))
+        started = time.perf_counter()
+        subprocess.run(
+            [
+                str(Path(sys.executable).with_name("yolo")), "predict", f"model={checkpoint}", f"source={listed}",
+                f"imgsz={arguments.image_size}", f"conf={SETTINGS['min_score']}", f"iou={SETTINGS['nms_iou']}",
+                f"device={0 if arguments.device == 'cuda' else 'cpu'}", "save=False", "save_txt=True",
+                "save_conf=True", f"project={project}", "name=run", "exist_ok=True", "max_det=100", "verbose=False",
+            ],
+            check=True, capture_output=True, text=True, cwd=root,
+        )  # fmt: skip
+        took.append(time.perf_counter() - started)
+    labels = root / "predict1" / "run" / "labels"
+    return (len(pictures) - few) / (took[1] - took[0]), [_read(labels, path) for path in pictures]
+
+
+def _read(labels: Path, picture: str) -> Frames:
+    file = labels / f"{Path(picture).stem}.txt"
+    rows = np.array([line.split() for line in file.read_text().splitlines()] if file.exists() else [], float)
+    rows = rows.reshape(-1, 6)
+    height, width = cv2.imread(picture, cv2.IMREAD_GRAYSCALE).shape
+    return Frames(boxes.from_yolo(rows[:, 1:5], width, height), rows[:, 5], rows[:, 0].astype(np.int64))
+
+
+if __name__ == "__main__":
+    main()
