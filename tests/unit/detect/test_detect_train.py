@@ -187,8 +187,11 @@ def test_a_killed_training_ends_with_the_same_weights(tiny_study, tmp_path, monk
 
 @pytest.mark.slow
 def test_a_training_that_no_longer_improves_stops(tiny_study, tmp_path, monkeypatch):
-    monkeypatch.setattr(FoldTrainer, "validate", lambda self: ({"lesion_ap50": 0.5}, 0.5))
-    monkeypatch.setattr(FoldTrainer, "best_fitness", 0.5, raising=False)
+    def always_as_good(self):
+        self.best_fitness = 0.5
+        return {"lesion_ap50": 0.5}, 0.5
+
+    monkeypatch.setattr(FoldTrainer, "validate", always_as_good)
     folder = train(tiny_study, tmp_path / "out", epochs=6, patience=2)
     assert list(pd.read_csv(folder / "history.csv")["epoch"]) == [1, 2, 3]
 
