@@ -39,13 +39,13 @@ STAGES = {
     "index": [*TABLES, *PIXELS],
     "labels": [*TABLES, "defusedxml"],
     "images": [*TABLES, *PIXELS],
-    "detect": [*TABLES, *DETECTOR],
-    "crops": [*TABLES, "opencv-python-headless", "pillow"],
-    "classify": [*TABLES, *CLASSIFIER],
-    "explain": [*TABLES, *DETECTOR, *CLASSIFIER, "captum", "matplotlib"],
+    "detect": [*TABLES, *PIXELS, *DETECTOR, "onnx", "onnxruntime"],
+    "crops": [*TABLES, *PIXELS],
+    "classify": [*TABLES, *PIXELS, *CLASSIFIER],
+    "explain": [*TABLES, *PIXELS, *DETECTOR, *CLASSIFIER, "captum", "matplotlib"],
     "anatomy": [*TABLES, "opencv-python-headless"],
     "report": [*TABLES, "scikit-learn", "matplotlib", "jinja2", "jsonschema", "pillow", "opencv-python-headless"],
-    "diagnose": [*TABLES, *PIXELS, *DETECTOR, *CLASSIFIER],
+    "diagnose": [*TABLES, *PIXELS, *DETECTOR, *CLASSIFIER, "onnx", "onnxruntime"],
 }
 SHARED = ["pyyaml", "jsonschema"]  # mammoflow's own modules, in every stage
 # torch built without CUDA: where it is, and what it doesn't need

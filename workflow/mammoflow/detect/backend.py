@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
@@ -26,6 +25,8 @@ class OnnxNetwork(torch.nn.Module):
     """A detector's network run by ONNX Runtime; input and output as the network's, float32, on the CPU."""
 
     def __init__(self, model: torch.nn.Module, threads: int):
+        import onnxruntime  # heavy, and no part of the environments of other stages that read detectors
+
         super().__init__()
         self.model = model
         options = onnxruntime.SessionOptions()

@@ -62,6 +62,7 @@ class ExplainedPicture:
     detector : see `mammoflow.detect.model.load_detector`.
     explainer : made from `detector.model`.
     image : uint8 array, (H, W), windowed picture as in training.
+    square : pad it to the square that the detector was trained on, not to the rectangle that it detects on.
 
     Raises
     ------
@@ -69,10 +70,10 @@ class ExplainedPicture:
         The detector's output isn't that of an Ultralytics YOLO head.
     """
 
-    def __init__(self, detector: Detector, explainer: Explainer, image: NDArray[np.uint8]):
+    def __init__(self, detector: Detector, explainer: Explainer, image: NDArray[np.uint8], square: bool = False):
         self._detector = detector
         self._height, self._width = image.shape
-        x, self._letterbox = letterbox(image, detector.image_size)
+        x, self._letterbox = letterbox(image, detector.image_size, square)
         self._input = tuple(x.shape[-2:])
         weight = next(detector.model.parameters())
         self._replay = explainer.replay(x.to(weight))

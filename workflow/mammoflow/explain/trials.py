@@ -119,9 +119,9 @@ def _detector_cases(detector: Detector, chosen: pd.DataFrame) -> Cases:
     for row in rows:
         picture = read_picture(row.train_png)
         box = Transform.from_json(row.transform).forward([row.x1, row.y1, row.x2, row.y2])
-        seen = ExplainedPicture(detector, explainer, picture)
+        seen = ExplainedPicture(detector, explainer, picture, square=True)
         anchor = seen.find(box, row.finding, row.score if row.model_digest == detector.digest else None)
-        x, place = letterbox(picture, detector.image_size)
+        x, place = letterbox(picture, detector.image_size, square=True)  # one shape, to make a batch
         inputs.append(x)
         framed.append(place.forward(box)[0])
         categories.append(anchor.category)
