@@ -1,6 +1,7 @@
 """What only a trained detector can show: a map depends on its weights and on which lesion is asked about."""
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -129,6 +130,33 @@ def test_a_map_depends_on_the_weights_of_neck_and_head(trained, seen):
     assert blind > 0.95  # the control: a map that hardly depends on them
     assert likeness(trained, seen, "epsilon") < 0.75
     assert likeness(trained, seen, "epsilon_gamma_flat") < blind - 0.05
+
+
+def test_a_map_depends_on_the_weights_of_an_untrained_net(seen):
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    fresh = calibrate(build_model("yolov5n"), rng)
+    nets = [fresh, *(randomised(fresh, seed, rng) for seed in range(RANDOMISATIONS))]
+    assert likeness(nets, seen, "zplus") > 0.95
+    assert likeness(nets, seen, "epsilon") < 0.5
+    assert likeness(nets, seen, "epsilon_gamma_flat") < 0.9
+
+
+def from_other_pictures(maps, lesions):
+    """Mean |Pearson| of the surroundings of lesions in different pictures: what is the method's own blob."""
+    cuts = [near(one, lesion) for one, lesion in zip(maps, lesions, strict=True)]
+    pairs = [(one, other) for one, other in itertools.combinations(cuts, 2) if one.shape == other.shape]
+    return float(np.mean([abs(np.corrcoef(one.flatten(), other.flatten())[0, 1]) for one, other in pairs]))
+
+
+def test_flat_and_gamma_draw_blobs_of_one_sign_on_a_trained_net(trained, seen):
+    """Why their maps survive randomisation: any net has the blob, only its sign and strength tell nets apart."""
+    gamma = lesion_maps(trained[0], seen, 0)
+    epsilon = lesion_maps(trained[0], seen, 0, "epsilon")
+    assert min((gamma * sign).clamp(max=0).abs().sum() / gamma.abs().sum() for sign in (1, -1)) < 0.02
+    assert epsilon.clamp(max=0).abs().sum() / epsilon.abs().sum() > 0.2
+    assert from_other_pictures(gamma, seen[1][:, 0]) > 0.6
+    assert from_other_pictures(epsilon, seen[1][:, 0]) < 0.3
 
 
 def test_explaining_one_lesion_points_at_it_and_not_at_the_other(trained, seen):

@@ -80,7 +80,7 @@ class Propagation(TorchFunctionMode):
         self.relevance = torch.zeros_like(x).requires_grad_()
         ones = torch.ones(x.shape[0], dtype=torch.float64, device=x.device)
         self.ledger = ones.requires_grad_() if keep_ledger else None
-        self.pending: dict[int, Tensor] = {}  # outputs of layers that wait for the normalisation merged into them
+        self.merged: dict[int, Tensor] = {}  # outputs of layers into which the normalisation that follows is merged
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -88,8 +88,8 @@ class Propagation(TorchFunctionMode):
         if not any(tensor.requires_grad for tensor in tensors):
             return func(*args, **kwargs)
         name = getattr(func, "__name__", str(func))
-        if self.pending and name != "batch_norm" and name not in LOOKING:
-            self.forbid_pending(name, tensors)
+        if name != "batch_norm" and name not in LOOKING:
+            self.forbid_merged(name, tensors)
         if name in _HANDLERS:
             return _HANDLERS[name](self, *args, **kwargs)
         if name in LINEAR:
@@ -118,9 +118,9 @@ class Propagation(TorchFunctionMode):
             raise ModelError(self.unsupported(name))
         return Refuse.apply(out, ModelError(self.unsupported(name)))
 
-    def forbid_pending(self, name: str, tensors: list[Tensor]) -> None:
+    def forbid_merged(self, name: str, tensors: list[Tensor]) -> None:
         """Stop when a layer's output is used before the normalisation that was merged into the layer."""
-        if any(id(tensor) in self.pending for tensor in tensors):
+        if any(id(tensor) in self.merged for tensor in tensors):
             raise ModelError(
                 f"operation '{name}' in {self.explainer.where()} reads a layer's output that only went into a batch "
                 "normalisation when the model ran first: a model whose course depends on its input can't be explained"
@@ -146,7 +146,7 @@ class Propagation(TorchFunctionMode):
             input, relevance = F.pad(input, padding), None if relevance is None else F.pad(relevance, padding)
         out = Redistribute.apply(input, relevance, self.ledger_of(input), rule, affine)
         if id(weight) in self.explainer.merges:
-            self.pending[id(out)] = out
+            self.merged[id(out)] = out
         return out
 
     def ledger_of(self, value: Tensor) -> Tensor | None:
@@ -230,8 +230,8 @@ class Propagation(TorchFunctionMode):
         eps: float = 1e-5,
     ) -> Tensor:
         """Batch normalisation in evaluation: a fixed scale and shift of each channel."""
-        if self.pending.pop(id(input), None) is not None:
-            return input
+        if id(input) in self.merged:
+            return input.view_as(input)  # another tensor than the layer's output, which nothing else may read
         if training or running_mean is None or running_var is None:
             raise ModelError(self.unsupported("batch_norm with the batch's own statistics"))
         scale, shift = norm_terms(running_mean, running_var, weight, bias, eps)
