@@ -164,7 +164,7 @@ def test_activations_pass_relevance_on(act):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "yolo26n"])  # see the next test
 def test_single_precision_is_enough(architecture, network):
     double, x, target = network(architecture)
     single, x32, _ = network(architecture, torch.float32)
@@ -173,16 +173,17 @@ def test_single_precision_is_enough(architecture, network):
     assert float((found.double() - exact).abs().max() / exact.abs().max()) < 1e-4
 
 
-def test_the_epsilon_rule_magnifies_rounding_and_double_precision_mends_it(network):
-    """Pixels rounded to float32 move the map of an exact computation by more than 1e-4."""
-    double, x, target = network("yolov6n")
-    single, x32, _ = network("yolov6n", torch.float32)
-    exact = relevance(double, x, target, "epsilon")
-    jittered = x * (1 + 6e-8 * torch.randn_like(x))
-    moved = relevance(double, jittered, target, "epsilon")
+@pytest.mark.slow
+@pytest.mark.parametrize(("architecture", "composite"), [("yolov6n", "epsilon"), ("yolo26n", "epsilon_gamma_flat")])
+def test_double_precision_mends_maps_that_rounding_moves(architecture, composite, network):
+    """Pixels rounded to float32 move the map of an otherwise exact computation by more than 1e-4."""
+    double, x, target = network(architecture)
+    single, x32, _ = network(architecture, torch.float32)
+    exact = relevance(double, x, target, composite)
+    moved = relevance(double, x * (1 + 6e-8 * torch.randn_like(x)), target, composite)
     assert float((moved - exact).abs().max() / exact.abs().max()) > 1e-4
-    found = relevance(single, x32, target, "epsilon", dtype=torch.float64)
-    assert float((found - exact).abs().max() / exact.abs().max()) < 1e-10
+    found = relevance(single, x32, target, composite, dtype=torch.float64)
+    assert float((found - exact).abs().max() / exact.abs().max()) < 1e-9
 
 
 def test_the_model_is_left_as_it_was(network):
