@@ -39,6 +39,11 @@ WRONG = [
     ("detect.image_size", 300, r"multiple of 32"),
     ("detect.weights", {"path": "w.safetensors"}, r"detect\.weights.*sha256"),
     ("detect.weights", {"path": "none.safetensors", "sha256": "0" * 64}, r"none\.safetensors is no file"),
+    ("sweep.grid", {"epoch": [1]}, r"`epoch` is no setting of section detect; known: .*epochs"),
+    ("sweep.grid", {"augment.fliplr": [0, 2]}, r"sweep\.grid\.augment\.fliplr: .*is 2, expected at most 1"),
+    ("sweep.folds", [3], r"sweep\.folds holds 3, but labels\.folds is 3"),
+    ("classify.weights", {"url": "https://example.org/w", "sha256": "0" * 64}, r"only detect\.weights may be a url"),
+    ("detect.weights", {"path": "$MAMMOFLOW_NOT_SET", "sha256": "0" * 64}, r"MAMMOFLOW_NOT_SET isn't set"),
     ("detect.patience", 3, r"validation_share is 0: nothing says whether an epoch was better"),
     ("crops.precision", 0, r"crops\.precision"),
     ("device", "gpu", r"device is 'gpu', expected one of cpu, cuda"),
@@ -115,3 +120,11 @@ def test_an_rtdetr_on_small_pictures_is_refused(shipped):
     shipped["detect"].update(architectures=["yolov6n", "rtdetr-l"], image_size=96)
     with pytest.raises(ConfigError, match="rtdetr-l chooses 300 of the picture's cells and needs at least 128"):
         config.check_config(shipped)
+
+
+def test_optional_weights_without_their_variable_are_none(shipped, tmp_path, monkeypatch):
+    shipped["detect"]["weights"] = {"path": "$MAMMO_TEST_WEIGHTS", "sha256": "0" * 64, "optional": True}
+    assert config.check_config(shipped)["detect"]["weights"] is None
+    (tmp_path / "w.pt").touch()
+    monkeypatch.setenv("MAMMO_TEST_WEIGHTS", str(tmp_path / "w.pt"))
+    assert config.check_config(shipped)["detect"]["weights"]["path"] == str(tmp_path / "w.pt")

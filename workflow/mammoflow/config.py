@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def check_config(config: dict[str, Any]) -> dict[str, Any]:
     for number, dataset in enumerate(study["datasets"]):
         _check_dataset(dataset, f"datasets[{number}] ({dataset['name']})", study["labels"]["folds"])
     _check_models(study)
+    _check_sweep(study)
     return study
 
 
@@ -118,8 +120,64 @@ def _resolve_roots(study: dict[str, Any]) -> None:
         root = study["roots"].get(dataset["name"], dataset["root"])
         dataset["root"] = expand(root, f"root of data set `{dataset['name']}`")
     for stage in ("detect", "classify"):
-        if study[stage]["weights"]:
-            study[stage]["weights"]["path"] = expand(study[stage]["weights"]["path"], f"{stage}.weights.path")
+        weights = study[stage]["weights"]
+        if weights and weights.get("optional") and _unset(weights.get("path", "")):
+            study[stage]["weights"] = None
+        elif weights and "path" in weights:
+            weights["path"] = expand(weights["path"], f"{stage}.weights.path")
+
+
+def _unset(path: str) -> bool:
+    """Whether a path names an environment variable that isn't set."""
+    return re.search(r"\$\{?\w+", os.path.expandvars(path)) is not None
+
+
+def overlay(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of nested settings with values laid over them; a dot in a key goes one level down.
+
+    Raises
+    ------
+    ConfigError
+        There is no such key.
+    """
+    changed = copy.deepcopy(settings)
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        node = changed
+        for section in sections:
+            node = node.get(section, {})
+        if not isinstance(node, dict) or last not in node:
+            raise ConfigError(
+                f"config: sweep.grid: `{key}` is no setting of section detect; known: {', '.join(settings)}"
+            )
+        node[last] = value
+    return changed
+
+
+def sweep_points(sweep: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return every combination of the values of the sweep's grid, the last key changing fastest."""
+    grid = sweep["grid"]
+    return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+
+
+def sweep_settings(settings: dict[str, Any], sweep: dict[str, Any], point: int) -> dict[str, Any]:
+    """Return section `detect` with the values of a point of the sweep and its validation part laid over it."""
+    return overlay(settings, {"validation_share": sweep["validation_share"]} | sweep_points(sweep)[point])
+
+
+def _check_sweep(study: dict[str, Any]) -> None:
+    """Refuse a grid whose values the schema refuses, before any of its trainings starts."""
+    sweep, folds = study["sweep"], study["labels"]["folds"]
+    if max(sweep["folds"]) >= folds:
+        raise ConfigError(
+            f"config: sweep.folds holds {max(sweep['folds'])}, but labels.folds is {folds}; take lower ones"
+        )
+    for key, values in sweep["grid"].items():
+        for value in values:
+            section = overlay(study["detect"], {key: value})
+            error = best_match(Draft202012Validator(schema()).iter_errors(study | {"detect": section}))
+            if error is not None:
+                raise ConfigError(f"config: sweep.grid.{key}: {_describe(error)}")
 
 
 def expand(path: str, setting: str) -> str:
@@ -229,9 +287,11 @@ def _check_models(study: dict[str, Any]) -> None:
             f"config: detect.patience is {study['detect']['patience']}, but detect.validation_share is 0: nothing says "
             "whether an epoch was better; put patients apart (0.2) or set patience: 0"
         )
+    if study["classify"]["weights"] and "path" not in study["classify"]["weights"]:
+        raise ConfigError("config: classify.weights has no path; give a file's: only detect.weights may be a url")
     for stage in ("detect", "classify"):
         weights = study[stage]["weights"]
-        if weights and not Path(weights["path"]).is_file():
+        if weights and "path" in weights and not Path(weights["path"]).is_file():
             raise ConfigError(
                 f"config: {stage}.weights.path {weights['path']} is no file; mend the path or set weights: null"
             )

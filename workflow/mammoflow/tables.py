@@ -259,6 +259,19 @@ THRESHOLDS = _schema(
     },
 )
 
+SWEEP = _schema(
+    "sweep",
+    {
+        "point": _int("number of the combination", 0),
+        "settings": _text("values of the grid's keys"),
+        "validation_ap50": _float("lesions' AP at IoU 0.5 on the validation part, mean over folds", 0, 1),
+        "lowest": _float("lowest of the folds", 0, 1),
+        "highest": _float("highest of the folds", 0, 1),
+        "folds": _int("folds trained", 1),
+        "epoch": _int("mean epoch whose weights would be kept", 1),
+    },
+)
+
 CURVE = _schema(
     "curve",
     {
@@ -458,6 +471,7 @@ ALL = {
         DUPLICATES,
         DETECTIONS,
         THRESHOLDS,
+        SWEEP,
         CURVE,
         SCREENED,
         CROPS,

@@ -2,7 +2,7 @@
 
 import sys
 
-from mammoflow.config import check_config
+from mammoflow.config import check_config, sweep_points, sweep_settings
 from mammoflow.diagnose.request import check_request
 from mammoflow.errors import MammoflowError
 from mammoflow.index.listing import listing_digest
@@ -99,6 +99,11 @@ def training_mb(size, batch, side, per_picture):
     if GPU:
         return 8000
     return 3000 + round(batch * (size / side) ** 2 * per_picture)
+
+
+def of_point(wildcards):
+    """Section `detect` of the config with the values of the sweep's point."""
+    return sweep_settings(STUDY["detect"], STUDY["sweep"], int(wildcards.point))
 
 
 def plan(wildcards):

@@ -119,3 +119,63 @@ rule detect_thresholds:
         code=code_digest("detect"),
     script:
         "../scripts/detect_thresholds.py"
+
+
+rule sweep_train:
+    input:
+        tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
+        images=shards("results/images/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
+    output:
+        model="results/sweep/{point}/fold{fold}/model.safetensors",
+        history="results/sweep/{point}/fold{fold}/history.csv",
+    log:
+        "results/logs/sweep_train/{point}/fold{fold}.log",
+    benchmark:
+        "results/benchmarks/sweep_train/{point}/fold{fold}.tsv"
+    wildcard_constraints:
+        point=r"\d+",
+    conda:
+        environment("detect")
+    threads: setting("detect", "threads")
+    resources:
+        mem_mb=grows(
+            training_mb(
+                setting("detect", "image_size"), setting("detect", "batch"), 640, 400
+            )
+        ),
+        runtime=grows(1440),
+        gpu=GPU,
+    params:
+        settings=of_point,
+        architecture=setting("sweep", "detector"),
+        device=setting("device"),
+        seed=setting("seed"),
+        code=code_digest("detect"),
+    script:
+        "../scripts/sweep_train.py"
+
+
+rule sweep:
+    input:
+        histories=expand(
+            "results/sweep/{point}/fold{fold}/history.csv",
+            point=range(len(sweep_points(setting("sweep")))),
+            fold=setting("sweep", "folds"),
+        ),
+    output:
+        table="results/sweep/table.tsv",
+    log:
+        "results/logs/sweep.log",
+    benchmark:
+        "results/benchmarks/sweep.tsv"
+    conda:
+        environment("detect")
+    threads: 1
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(30),
+    params:
+        sweep=setting("sweep"),
+        code=code_digest("detect"),
+    script:
+        "../scripts/sweep.py"

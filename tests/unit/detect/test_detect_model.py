@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from ultralytics.cfg import get_cfg
 
 from mammoflow.detect.infer import detect_images
-from mammoflow.detect.model import build_model, load_detector, load_pretrained, save_detector
+from mammoflow.detect.model import build_model, load_detector, load_pretrained, local_weights, save_detector
 from mammoflow.errors import ModelError
 
 HEADER = {"architecture": "yolov5n", "classes": ["lesion", "nipple"], "image_size": 64, "fold": 1}
@@ -128,6 +128,22 @@ def test_pretrained_tensors_go_by_name_and_shape_and_colour_is_summed(tmp_path):
     assert model.state_dict()["model.0.conv.weight"].allclose(colour.half().float().sum(1, keepdim=True))
     assert (model.state_dict()["model.1.bn.bias"] == 7).all()
     assert (model.state_dict()["model.1.bn.weight"] == 1).all()
+
+
+def test_weights_by_address_are_fetched_once_and_checked(tmp_path):
+    source, kept = tmp_path / "w.safetensors", tmp_path / "kept"
+    save_file({"a": torch.zeros(1)}, source)
+    weights = {"url": source.as_uri(), "sha256": sha256(source)}
+    fetched = local_weights(weights, kept)
+    assert fetched == str(kept / f"{weights['sha256']}.safetensors")
+    source.unlink()
+    assert local_weights(weights, kept) == fetched
+    with pytest.raises(ModelError, match="can't be fetched"):
+        local_weights({**weights, "sha256": "1" * 64}, kept)
+    save_file({"a": torch.ones(1)}, source)
+    with pytest.raises(ModelError, match="expected 1111"):
+        local_weights({**weights, "sha256": "1" * 64}, kept)
+    assert [path.name for path in kept.iterdir()] == [f"{weights['sha256']}.safetensors"]
 
 
 def test_state_dict_inside_a_checkpoint_of_tensors(tmp_path):

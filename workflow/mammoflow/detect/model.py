@@ -2,6 +2,8 @@
 
 import json
 import re
+import urllib.parse
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,15 +136,47 @@ def load_pretrained(model: torch.nn.Module, path: str, sha256: str) -> tuple[int
     return len(fitting), len(own)
 
 
-def _read_weights(path: str, sha256: str) -> dict[str, torch.Tensor]:
-    try:
-        found = file_sha256(path)
-    except OSError as error:
-        raise ModelError(f"{path}: can't be read: {error}; detect.weights.path in config.yaml") from error
+def local_weights(weights: dict[str, Any], directory: str | Path = "results/weights") -> str:
+    """Path of a weights file; one given by address is fetched, once, and checked before it gets its name.
+
+    Parameters
+    ----------
+    weights : `path` or `url`, and `sha256`.
+    directory : where fetched files are kept, named after their digest.
+
+    Raises
+    ------
+    ModelError
+        The address can't be read, or gives another file.
+    """
+    if "path" in weights:
+        return weights["path"]
+    file = Path(directory, weights["sha256"] + Path(urllib.parse.urlparse(weights["url"]).path).suffix)
+    if not file.is_file():
+        try:
+            with whole_file(file) as partial, urllib.request.urlopen(weights["url"]) as answer:
+                Path(partial).write_bytes(answer.read())
+                _check_digest(str(partial), weights["sha256"])
+        except OSError as error:
+            raise ModelError(
+                f"{weights['url']}: can't be fetched: {error}; detect.weights.url in config.yaml"
+            ) from error
+    return str(file)
+
+
+def _check_digest(path: str, sha256: str) -> None:
+    found = file_sha256(path)
     if found != sha256:
         raise ModelError(
             f"{path}: SHA-256 is {found}, expected {sha256}: detect.weights.sha256 in config.yaml, or another file"
         )
+
+
+def _read_weights(path: str, sha256: str) -> dict[str, torch.Tensor]:
+    try:
+        _check_digest(path, sha256)
+    except OSError as error:
+        raise ModelError(f"{path}: can't be read: {error}; detect.weights.path in config.yaml") from error
     try:
         if path.endswith(".safetensors"):
             return load_file(path)

@@ -20,7 +20,7 @@ from ultralytics.models.yolo.detect.train import DetectionTrainer
 from ultralytics.utils.ops import xywh2xyxy
 from ultralytics.utils.torch_utils import ModelEMA, unwrap_model
 
-from mammoflow.detect.model import build_model, is_rtdetr, load_pretrained
+from mammoflow.detect.model import build_model, is_rtdetr, load_pretrained, local_weights
 from mammoflow.detect.paste import LESION, LesionPaste
 from mammoflow.detect.preprocess import BACKGROUND
 from mammoflow.errors import DataError, ModelError
@@ -151,7 +151,7 @@ class FoldTrainer(DetectionTrainer):
         _seed(self.args.seed, -1)
         self.model = build_model(self._architecture, self._fold_data["nc"])
         if self._weights:
-            taken, total = load_pretrained(self.model, self._weights["path"], self._weights["sha256"])
+            taken, total = load_pretrained(self.model, local_weights(self._weights), self._weights["sha256"])
             log.info("%d of %d tensors are pretrained", taken, total)
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> MammogramDataset:

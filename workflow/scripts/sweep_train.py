@@ -1,0 +1,15 @@
+from mammoflow.detect.train import train_detector
+from mammoflow.jobs import job
+
+if __name__ == "__main__":
+    with job(snakemake.log[0], f"sweep_train {snakemake.wildcards.point} fold{snakemake.wildcards.fold}"):
+        train_detector(
+            training=list(snakemake.input.tables),
+            architecture=snakemake.params.architecture,
+            fold=int(snakemake.wildcards.fold),
+            settings=snakemake.params.settings,
+            seed=snakemake.params.seed,
+            device=snakemake.params.device,
+            model=snakemake.output.model,
+            history=snakemake.output.history,
+        )
