@@ -19,6 +19,7 @@ include: "workflow/rules/explain.smk"
 include: "workflow/rules/anatomy.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/diagnose.smk"
+include: "workflow/rules/verify.smk"
 
 
 rule all:

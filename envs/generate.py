@@ -46,6 +46,7 @@ STAGES = {
     "anatomy": [*TABLES, "opencv-python-headless"],
     "report": [*TABLES, "scikit-learn", "matplotlib", "jinja2", "jsonschema", "pillow", "opencv-python-headless"],
     "diagnose": [*TABLES, *PIXELS, *DETECTOR, *CLASSIFIER, "onnx", "onnxruntime"],
+    "verify": TABLES,
 }
 SHARED = ["pyyaml", "jsonschema"]  # mammoflow's own modules, in every stage
 # torch built without CUDA: where it is, and what it doesn't need

@@ -1,4 +1,4 @@
-"""A 12-patient study that is run once, whole, and copied for each promise that is tested on it."""
+"""A 12-patient study that is run once, whole, and copied for each promise that is tested on it; for drills, too."""
 
 import os
 import re
@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+import pydicom
 import pytest
 import yaml
 
@@ -31,13 +33,41 @@ SMALL = {
     "report": {"bootstrap": 50},
 }
 JOB = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$(.*?)(?=^\[|^(?:local)?(?:rule|checkpoint) |\Z)", re.M | re.S)
+PLANTED = "PLANTED"  # in every tag of the raw files that may identify somebody
+PLANTED_BIRTH_DATE = "18971231"
+HOSTILE = "PLANTED $(touch pwned) `touch pwned` {shard} 'a' \"b\" ; touch pwned & #.dcm"  # a file's name
+IDENTIFYING = [
+    "PatientName", "PatientBirthName", "OtherPatientNames", "OtherPatientIDs", "PatientAddress", "PatientComments",
+    "PatientMotherBirthName", "PatientTelephoneNumbers", "MilitaryRank", "EthnicGroup", "Occupation",
+    "MedicalRecordLocator", "IssuerOfPatientID", "InstitutionName", "InstitutionAddress",
+    "InstitutionalDepartmentName", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName",
+    "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy", "RequestingPhysician", "AccessionNumber", "StudyID",
+    "StationName", "DeviceSerialNumber", "StudyDescription", "SeriesDescription", "ProtocolName", "ImageComments",
+    "PaddleDescription", "RequestedProcedureDescription", "PerformedProcedureStepID",
+]  # fmt: skip
+
+
+@cache
+def without_network() -> list[str]:
+    """Command that runs another one in a network namespace without any route; empty where that isn't permitted."""
+    for command in (["unshare", "--net"], ["unshare", "--map-root-user", "--net"]):
+        if (
+            shutil.which("unshare")
+            and subprocess.run([*command, "true"], check=False, capture_output=True).returncode == 0
+        ):
+            return command
+    return []
 
 
 @dataclass(frozen=True)
 class Study:
-    """A working directory with its own copy of the workflow, so that tests may change files of it."""
+    """A working directory with its own copy of the workflow, so that tests may change files of it.
+
+    `all_jobs` are the jobs of its first, whole run.
+    """
 
     directory: Path
+    all_jobs: set[str] = field(default_factory=set)
 
     @property
     def code(self) -> Path:
@@ -47,22 +77,28 @@ class Study:
     def raw(self) -> Path:
         return self.directory / "hospital"
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = ["snakemake", "--snakefile", str(self.code / "Snakefile"), "--directory", str(self.directory)]
-        # last, since --configfile takes all that follows
-        configs = ["--configfile", str(self.directory / "study.yaml")]
+    @property
+    def environment(self) -> dict[str, str]:
         # the study's own copy of the library, before the installed one
-        environment = os.environ | {"PYTHONPATH": str(self.code / "workflow")}
+        return os.environ | {"PYTHONPATH": str(self.code / "workflow")}
+
+    def command(self, *arguments: str) -> list[str]:
+        """What the study's user would give, without a network where the system permits it."""
+        snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(self.code / "Snakefile")]
+        where = ["--directory", str(self.directory), "--cores", "2"]
+        # last, since --configfile takes all that follows
+        return [*without_network(), *snakemake, *arguments, *where, "--configfile", str(self.directory / "study.yaml")]
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", *command, *arguments, "--cores", "2", *configs],
-            capture_output=True, text=True, env=environment, check=False,
-        )  # fmt: skip
+            self.command(*arguments), capture_output=True, text=True, env=self.environment, check=False
+        )
 
     def jobs(self, *arguments: str) -> set[str]:
         """Run, demand success and return what ran: `rule` or `rule wildcard=value,...`."""
         done = self.run(*arguments)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-        return set(_jobs(done.stdout + done.stderr))
+        return set(jobs_in(done.stdout + done.stderr))
 
     def configure(self, **changes) -> None:
         """Lay `changes` over the study's settings."""
@@ -70,11 +106,55 @@ class Study:
         path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
 
 
-def _jobs(text: str) -> Iterable[str]:
+def jobs_in(text: str) -> Iterable[str]:
     for rule, body in JOB.findall(text):
         wildcards = re.search(r"^    wildcards: (.*)$", body, re.M)
         if rule != "all":
             yield f"{rule} {wildcards[1].replace(' ', '')}" if wildcards else rule
+
+
+def plant_identities(raw: Path) -> None:
+    """Write PLANTED into every identifying tag of the files below `raw`, in a sequence and in a private tag."""
+    for path in raw.rglob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        for tag in IDENTIFYING:
+            setattr(dataset, tag, PLANTED)
+        dataset.PatientBirthDate = PLANTED_BIRTH_DATE
+        dataset.RequestAttributesSequence = [pydicom.Dataset()]
+        dataset.RequestAttributesSequence[0].RequestedProcedureID = PLANTED
+        dataset.private_block(0x0011, PLANTED, create=True).add_new(0x01, "LO", PLANTED)
+        dataset.save_as(path)
+
+
+def name_one_hostile(study: Path) -> None:
+    """Give a negative file that no annotation and no truth names the name HOSTILE."""
+    known = (study / "truth.tsv").read_text()
+    path = min(path for path in (study / "raw" / "negative").rglob("*.dcm") if path.name not in known)
+    path.rename(path.with_name(HOSTILE))
+
+
+def new_study(root: Path, directory: Path) -> Study:
+    """The study before its first run, in `directory`: a copy of the workflow, raw files, settings."""
+    study = built_in_study(root, directory)
+    generate("hospital", study.raw, patients=10, malignant=6, benign=3, machines=["alpha", "beta"], seed=1)
+    plant_identities(study.raw / "raw")
+    name_one_hostile(study.raw)
+    settings = SMALL | {"datasets": [_internal("hospital"), _external()]}
+    (study.directory / "study.yaml").write_text(yaml.safe_dump(settings))
+    return study
+
+
+def built_in_study(root: Path, directory: Path) -> Study:
+    """Lay out the study of config.yaml as shipped, in the same way."""
+    study = Study(directory)
+    study.code.mkdir(parents=True)
+    shutil.copy(root / "Snakefile", study.code)
+    shutil.copy(root / "config.yaml", study.code)
+    shutil.copytree(root / "workflow", study.code / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(root / "envs", study.code / "envs")
+    shutil.copytree(root / "profiles", study.code / "profiles")
+    (study.directory / "study.yaml").write_text("{}\n")
+    return study
 
 
 def _internal(root: str) -> dict:
@@ -115,27 +195,28 @@ def _external() -> dict:
 def finished_study(root, tmp_path_factory) -> Study:
     """The study after one whole run; tests that change something take `study`, a copy."""
     study = new_study(root, tmp_path_factory.mktemp("study"))
-    study.jobs()
-    return study
-
-
-def new_study(root: Path, directory: Path) -> Study:
-    """The study before its first run, in `directory`: a copy of the workflow, raw files, settings."""
-    study = Study(directory)
-    study.code.mkdir()
-    shutil.copy(root / "Snakefile", study.code)
-    shutil.copy(root / "config.yaml", study.code)
-    shutil.copytree(root / "workflow", study.code / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(root / "envs", study.code / "envs")
-    generate("hospital", study.raw, patients=10, malignant=6, benign=3, machines=["alpha", "beta"], seed=1)
-    settings = SMALL | {"datasets": [_internal("hospital"), _external()]}
-    (study.directory / "study.yaml").write_text(yaml.safe_dump(settings))
-    return study
+    return Study(study.directory, study.jobs())
 
 
 @pytest.fixture
 def study(finished_study, tmp_path) -> Study:
-    copy = Study(tmp_path / "study")
-    shutil.copytree(finished_study.directory, copy.directory, copy_function=shutil.copy2)
-    # absolute paths of the first directory are part of what Snakemake compares; keep the copy's the same
-    return copy
+    return copied(finished_study, tmp_path / "study")
+
+
+@pytest.fixture(scope="module")
+def lab(finished_study, tmp_path_factory) -> Study:
+    """A copy for tests that put back what they change and run nothing."""
+    return copied(finished_study, tmp_path_factory.mktemp("lab") / "study")
+
+
+def copied(study: Study, directory: Path) -> Study:
+    """Copy a finished study with its times, which Snakemake compares; models, most of its bytes, are linked."""
+
+    def copy(source: str, target: str) -> None:
+        if source.endswith(".safetensors"):
+            os.link(source, target)  # a job that writes one removes the old one first
+        else:
+            shutil.copy2(source, target)
+
+    shutil.copytree(study.directory, directory, copy_function=copy)
+    return Study(directory, study.all_jobs)

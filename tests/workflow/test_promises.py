@@ -1,13 +1,19 @@
 """The promises of the DAG (docs/design.md), each as the exact set of jobs that run."""
 
-import pytest
+import shutil
+from contextlib import contextmanager
 
+import pydicom
+import pytest
+import yaml
+from pydicom.uid import ExplicitVRLittleEndian
+
+from mammoflow import tables
 from mammoflow.phantom import generate
 
 pytestmark = pytest.mark.slow
 
-DETECTORS = ("yolov5n", "yolov6n")
-PROTOCOLS = ("out_of_fold", "paper")
+CLASSIFIERS = ("resnet50", "vit_tiny_patch16_224")
 STAGE_RULES = {
     "index": {"index_scan"},
     "labels": {"labels_read", "labels_truth", "labels_patients", "labels_plan", "labels_yolo", "labels_leakage"},
@@ -27,17 +33,82 @@ STAGE_RULES = {
 }
 
 
-def rules(jobs):
-    return {job.split()[0] for job in jobs}
+# what a job's outputs lead to, by the first rule that is touched
+REPORT = STAGE_RULES["report"]
+FROM_MAPS = {"explain_evaluate", *REPORT}
+FROM_CLASSIFIERS = {*STAGE_RULES["classify"], "explain_crops", "explain_try_classifier", *FROM_MAPS}
+FROM_CROPS = {*STAGE_RULES["crops"], *FROM_CLASSIFIERS}
+FROM_THRESHOLDS = {"detect_thresholds", *STAGE_RULES["anatomy"], *FROM_CROPS}
+FROM_DETECTORS = {*STAGE_RULES["detect"], "explain_detections", "explain_try_detector", *FROM_THRESHOLDS}
+FROM_LABELS = {"labels_yolo", *FROM_DETECTORS}
+FROM_PICTURES = {"images_convert", "labels_leakage", *FROM_LABELS}
+# what reads the pictures of one shard, behind the models
+OF_A_SHARD = {
+    "images_convert", "detect_images", "detect_paper", "crops_cut", "explain_detections", "anatomy_locate",
+}  # fmt: skip
+# up to the plan, of the data set whose raw files changed
+UP_TO_PLAN = {"index_scan dataset=hospital", "labels_read dataset=hospital", "labels_patients", "labels_plan"}
+READ_AGAIN = UP_TO_PLAN | {"labels_truth dataset=hospital"}
 
 
-def of(jobs, *names):
-    return {job for job in jobs if job.split()[0] in names}
+def of(jobs, names, **wildcards):
+    """The jobs of the rules `names` with these values of wildcards."""
+    wanted = {f"{name}={value}" for name, value in wildcards.items()}
+    return {job for job in jobs if job.split()[0] in names and wanted <= set(job.partition(" ")[2].split(","))}
 
 
 def planned_jobs(study):
     """What would run: the tables up to the shard plan are brought up to date first, the rest is a dry run."""
     return study.jobs("results/labels/plan.json") | study.jobs("--dry-run")
+
+
+def raw_file(study, stem="*", kind="negative"):
+    """A file with uncompressed pixels: the bytes of another would no longer decode."""
+    for path in sorted((study.raw / "raw" / kind).rglob(f"{stem}.dcm")):
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        if header.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian:
+            return path
+    raise AssertionError(f"no uncompressed file called {stem}")
+
+
+def shard_of(study, path):
+    """The shard that holds the image of a raw file."""
+    hospital = study.directory / "results" / "index"
+    index = tables.read(tables.INDEX, hospital / "hospital.tsv").merge(
+        tables.read(tables.SOURCES, hospital / "hospital.sources.tsv"), on="image_id"
+    )
+    patient = index.patient_key[index.path == str(path.relative_to(study.raw))].item()
+    patients = tables.read(tables.PATIENTS, study.directory / "results/labels/patients.tsv")
+    return patients.shard[(patients.patient_key == patient) & (patients.dataset == "hospital")].item()
+
+
+def behind_a_negative(jobs, shard):
+    """All that follows from another picture of a patient without a framed lesion: no label, no detector."""
+    return (
+        READ_AGAIN
+        | of(jobs, OF_A_SHARD, dataset="hospital", shard=shard)
+        | of(jobs, {"labels_leakage", *FROM_CLASSIFIERS})
+    )
+
+
+@contextmanager
+def put_back(*paths):
+    """Let the block change or remove files and directories, then put the old ones back with their times."""
+    kept = {path: path.with_name(f"{path.name}.kept") for path in paths}
+    for path, copy in kept.items():
+        path.rename(copy)
+        if copy.is_file():
+            shutil.copy2(copy, path)
+        else:
+            shutil.copytree(copy, path, copy_function=shutil.copy2)
+    try:
+        yield
+    finally:
+        for path, copy in kept.items():
+            if path.is_dir():
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
+            copy.rename(path)
 
 
 def test_a_second_run_has_nothing_to_do(finished_study):
@@ -46,7 +117,7 @@ def test_a_second_run_has_nothing_to_do(finished_study):
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
-def test_touching_every_raw_file_with_its_own_time_runs_nothing(study):
+def test_a_copy_with_its_times_runs_nothing(study):
     assert study.jobs("--dry-run") == set()
 
 
@@ -55,75 +126,188 @@ def test_one_new_negative_study_runs_one_shard_and_trains_no_detector(study, tmp
     generate("hospital", more, patients=11, malignant=6, benign=3, machines=["alpha", "beta"], seed=1)
     known = {path.name for path in (study.raw / "raw" / "negative").iterdir()}
     (new,) = [path for path in (more / "raw" / "negative").iterdir() if path.name not in known]
-    new.rename(study.raw / "raw" / "negative" / new.name)
+    target = study.raw / "raw" / "negative" / new.name
+    new.rename(target)
 
     jobs = planned_jobs(study)
-    assert rules(jobs) == set().union(*STAGE_RULES.values()) - {
-        "labels_yolo",
-        "detect_train",
-        "detect_thresholds",
-        "explain_try_detector",
-    }
-    assert of(jobs, "index_scan", "labels_read") == {"index_scan dataset=hospital", "labels_read dataset=hospital"}
-    (converted,) = of(jobs, "images_convert")
-    shard = converted.removeprefix("images_convert ")
-    assert shard.startswith("dataset=hospital,shard=other-")
-    assert of(jobs, "detect_images", "detect_paper", "explain_detections") == {
-        f"{rule} detector={detector},{shard}"
-        for rule, detectors in [
-            ("detect_images", DETECTORS),
-            ("detect_paper", ["yolov6n"]),
-            ("explain_detections", DETECTORS),
-        ]
-        for detector in detectors
-    }
-    assert of(jobs, "crops_cut") == {f"crops_cut protocol={protocol},{shard}" for protocol in PROTOCOLS}
-    assert of(jobs, "anatomy_locate") == {f"anatomy_locate detector=yolov6n,{shard}"}
+    shard = shard_of(study, min(target.iterdir()))
+    assert shard.startswith("other-")
+    assert jobs == behind_a_negative(study.all_jobs, shard)
 
     assert study.jobs("crops") - {"crops"} < jobs
     assert study.jobs("crops", "--dry-run") == set()
 
 
-def test_an_edited_annotation_retrains_and_converts_nothing(study):
-    edited = min((study.raw / "annotations" / "alpha").glob("*.txt"))
-    number, x, *rest = edited.read_text().splitlines()[0].split()
-    edited.write_text(" ".join([number, f"{float(x) * 0.99:.6f}", *rest]) + "\n")
-    jobs = planned_jobs(study)
-    assert "images_convert" not in rules(jobs)
-    assert "index_scan" not in rules(jobs)
-    assert of(jobs, "labels_yolo") == {"labels_yolo dataset=hospital,shard=annotated-000"}
-    assert len(of(jobs, "detect_train")) == 2 * len(DETECTORS)
+def test_a_replaced_negative_file_converts_its_shard_alone(study):
+    path = raw_file(study)
+    shard = shard_of(study, path)
+    dataset = pydicom.dcmread(path)
+    pixels = bytearray(dataset.PixelData)
+    pixels[5000] ^= 1
+    dataset.PixelData = bytes(pixels)
+    dataset.save_as(path)
+    assert planned_jobs(study) == behind_a_negative(study.all_jobs, shard)
 
 
-def test_another_window_converts_again_and_indexes_nothing(study):
-    text = (study.directory / "study.yaml").read_text()
-    assert text.count("mode: dicom") == 2
-    (study.directory / "study.yaml").write_text(text.replace("index: 0\n    mode: dicom", "mode: none", 1))
-    jobs = study.jobs("--dry-run")
-    assert not rules(jobs) & (STAGE_RULES["index"] | {"labels_read", "labels_patients", "labels_plan"})
-    converted = of(jobs, "images_convert")
-    assert converted in (
-        {f"images_convert dataset=hospital,shard={shard}" for shard in ("annotated-000", "other-000", "other-001")},
-        {"images_convert dataset=outside,shard=other-000"},
+def test_a_removed_negative_file_converts_its_shard_alone(study):
+    path = raw_file(study)
+    shard = shard_of(study, path)
+    path.unlink()
+    assert planned_jobs(study) == behind_a_negative(study.all_jobs, shard)
+
+
+def test_a_replaced_file_with_frames_trains_all_again(study):
+    path = raw_file(study, min((study.raw / "annotations" / "alpha").glob("*.txt")).stem, kind="positive")
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = dataset.PixelData[:-2] + b"\1\0"
+    dataset.save_as(path)
+    shard = {"dataset": "hospital", "shard": "annotated-000"}
+    assert planned_jobs(study) == READ_AGAIN | of(study.all_jobs, {"images_convert"}, **shard) | of(
+        study.all_jobs, FROM_PICTURES - {"images_convert"}
     )
 
 
-def test_another_figure_setting_runs_the_report_alone(study):
-    study.configure(report={"bootstrap": 60})
-    assert rules(study.jobs("--dry-run")) == STAGE_RULES["report"]
+def test_a_renamed_file_is_indexed_and_looked_up_again_but_not_converted(study):
+    path = raw_file(study)
+    path.rename(path.with_name("renamed.dcm"))
+    evaluated = of(study.all_jobs, {"explain_evaluate"}, dataset="hospital")  # the truth is read again
+    assert planned_jobs(study) == READ_AGAIN | evaluated | of(study.all_jobs, REPORT)
 
 
-@pytest.mark.parametrize(("stage", "position"), [(stage, n) for n, stage in enumerate(STAGE_RULES)])
-def test_a_changed_module_runs_its_stage_and_none_before(study, stage, position):
-    module = study.code / "workflow" / "mammoflow" / stage / "__init__.py"
+def test_an_edited_annotation_trains_again_and_converts_nothing(study):
+    edited = min((study.raw / "annotations" / "alpha").glob("*.txt"))
+    number, x, *rest = edited.read_text().splitlines()[0].split()
+    edited.write_text(" ".join([number, f"{float(x) * 0.99:.6f}", *rest]) + "\n")
+    assert planned_jobs(study) == (READ_AGAIN - {"index_scan dataset=hospital"}) | of(study.all_jobs, FROM_LABELS)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "rules"),
+    [
+        ("detect", {"epochs": 31}, FROM_DETECTORS),
+        ("crops", {"false_frames_per_image": 2.0}, FROM_THRESHOLDS),
+        ("classify", {"epochs": 3}, FROM_CLASSIFIERS),
+        ("explain", {"composite": "epsilon_gamma_flat"}, {*STAGE_RULES["explain"], *REPORT}),
+        ("anatomy", {"match_mm": 20}, {*STAGE_RULES["anatomy"], *REPORT}),
+        ("report", {"bootstrap": 60}, REPORT),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_changed_setting_runs_what_follows_from_it(lab, section, changes, rules):
+    path = lab.directory / "study.yaml"
+    with put_back(path):
+        settings = yaml.safe_load(path.read_text())
+        lab.configure(**{section: settings.get(section, {}) | changes})
+        jobs = lab.jobs("--dry-run")
+    assert jobs == of(lab.all_jobs, rules)
+
+
+def test_a_model_more_trains_itself_alone(lab):
+    path = lab.directory / "study.yaml"
+    with put_back(path):
+        lab.configure(
+            classify=yaml.safe_load(path.read_text())["classify"] | {"architectures": [*CLASSIFIERS, "resnet18"]}
+        )
+        jobs = lab.jobs("--dry-run")
+    own = {job.replace("resnet50", "resnet18") for job in of(lab.all_jobs, FROM_CLASSIFIERS, classifier="resnet50")}
+    assert jobs == own | of(lab.all_jobs, FROM_MAPS)
+
+
+def test_another_window_of_a_data_set_converts_it_and_indexes_nothing(lab):
+    path = lab.directory / "study.yaml"
+    with put_back(path):
+        datasets = yaml.safe_load(path.read_text())["datasets"]
+        datasets[0]["window"] = {"mode": "none"}
+        lab.configure(datasets=datasets)
+        jobs = lab.jobs("--dry-run")
+    converted = of(lab.all_jobs, {"images_convert"}, dataset="hospital")
+    assert jobs == converted | of(lab.all_jobs, FROM_PICTURES - {"images_convert"})
+
+
+def test_another_seed_runs_everything(study):
+    study.configure(seed=2)
+    assert planned_jobs(study) == study.all_jobs
+
+
+@pytest.mark.parametrize(
+    ("stage", "rules"),
+    [
+        ("images", FROM_PICTURES),
+        ("detect", FROM_DETECTORS),
+        ("crops", FROM_CROPS),
+        ("classify", FROM_CLASSIFIERS),
+        ("explain", {*STAGE_RULES["explain"], *REPORT}),
+        ("anatomy", {*STAGE_RULES["anatomy"], *REPORT}),
+        ("report", REPORT),
+        ("diagnose", set()),
+        ("verify", set()),
+    ],
+)
+def test_a_changed_module_runs_its_stage_and_what_follows(lab, stage, rules):
+    module = lab.code / "workflow" / "mammoflow" / stage / "__init__.py"
+    with put_back(module):
+        module.write_text(module.read_text() + "\n# changed\n")
+        jobs = lab.jobs("--dry-run")
+    assert jobs == of(lab.all_jobs, rules)
+
+
+def test_a_changed_module_of_the_index_reads_again_and_finds_the_same(study):
+    module = study.code / "workflow" / "mammoflow" / "index" / "__init__.py"
     module.write_text(module.read_text() + "\n# changed\n")
-    ran = rules(study.jobs("--dry-run"))
-    assert STAGE_RULES[stage] & ran
-    # labels come in two parts: tables before the pictures, label files and the leakage check after them
-    before = set().union(*list(STAGE_RULES.values())[:position]) - {"labels_yolo", "labels_leakage"}
-    assert not ran & before
+    up_to_plan = {"index_scan", "labels_read", "labels_patients", "labels_plan"}
+    assert planned_jobs(study) == of(study.all_jobs, up_to_plan)
 
 
-def test_a_lost_figure_is_made_again_and_only_the_page_that_shows_it(study):
-    (study.directory / "results" / "figures" / "fig05.pdf").unlink()
-    assert study.jobs("--dry-run") == {"report_figure figure=fig05", "report_page"}
+def test_a_changed_module_of_the_labels_runs_all_but_index_and_pictures(study):
+    module = study.code / "workflow" / "mammoflow" / "labels" / "__init__.py"
+    module.write_text(module.read_text() + "\n# changed\n")
+    expected = STAGE_RULES["labels"] | FROM_PICTURES - {"images_convert"}
+    assert planned_jobs(study) == of(study.all_jobs, expected)
+
+
+LOST = {
+    "images/hospital/other-000": [
+        (OF_A_SHARD, {"dataset": "hospital", "shard": "other-000"}),
+        ({"labels_leakage", *FROM_CLASSIFIERS}, {}),
+    ],
+    "detect/yolov5n/fold0/model.safetensors": [
+        ({"detect_train"}, {"detector": "yolov5n", "fold": 0}),
+        (
+            {"detect_images", "detect_thresholds", "explain_detections", "explain_try_detector"},
+            {"detector": "yolov5n"},
+        ),
+        (FROM_MAPS, {}),
+    ],
+    "crops/paper/outside/other-000.tsv": [
+        ({"crops_cut", "classify_predict", "explain_crops"}, {"protocol": "paper", "dataset": "outside"}),
+        ({"explain_evaluate"}, {"dataset": "outside"}),
+        (REPORT, {}),
+    ],
+    "classify/paper/resnet50/outside.tsv": [
+        ({"classify_predict", "explain_crops"}, {"protocol": "paper", "classifier": "resnet50", "dataset": "outside"}),
+        ({"explain_evaluate"}, {"dataset": "outside"}),
+        (REPORT, {}),
+    ],
+    "explain/detections/yolov6n/outside/other-000.npz": [
+        ({"explain_detections"}, {"detector": "yolov6n", "dataset": "outside"}),
+        ({"explain_evaluate"}, {"dataset": "outside"}),
+        (REPORT, {}),
+    ],
+}
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_a_lost_output_is_made_again_with_what_reads_it(lab, lost):
+    path = lab.directory / "results" / lost
+    with put_back(path):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        jobs = lab.jobs("--dry-run")
+    assert jobs == set().union(*(of(lab.all_jobs, rules, **wildcards) for rules, wildcards in LOST[lost]))
+
+
+def test_a_lost_figure_is_made_again_and_only_the_page_that_shows_it(lab):
+    path = lab.directory / "results" / "figures" / "fig05.pdf"
+    with put_back(path):
+        path.unlink()
+        jobs = lab.jobs("--dry-run")
+    assert jobs == {"report_figure figure=fig05", "report_page"}

@@ -1,10 +1,18 @@
 """The finished 12-patient study: complete, without leakage, the same for the same seed, silent about patients."""
 
+import base64
 import hashlib
 import json
+import re
+import subprocess
+import sys
+import zipfile
+import zlib
 
 import pandas as pd
+import pydicom
 import pytest
+from small_study import HOSTILE, PLANTED, PLANTED_BIRTH_DATE, without_network
 
 from mammoflow import tables
 
@@ -67,18 +75,74 @@ def test_crops_and_their_judgements_stay_in_their_fold(finished_study, folds):
     assert (predictions.model_fold == predictions.patient_key.map(folds)).all()
 
 
+PRIVATE = ("phantom/", ".sources.tsv", "index/.cache/")  # raw files, and where the index keeps their paths
+
+
+def identities(study):
+    """What was planted into the raw files, and what tells them apart: ids, UIDs, names of files and directories."""
+    values = {PLANTED, PLANTED_BIRTH_DATE, "pwned"}
+    for path in (study.raw / "raw").rglob("*.dcm"):
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        values |= {header.PatientID, header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID}
+        values |= {path.stem, path.parent.name}
+    return {value.encode() for value in values}
+
+
+def readable(path):
+    """A file's bytes, what its PDF streams and container members hold, and its name as Snakemake's metadata has it."""
+    content = path.read_bytes()
+    yield content
+    yield path.name.encode()
+    if path.suffix == ".pdf":
+        yield from (zlib.decompress(stream) for stream in FLATE.findall(content))
+    if path.suffix == ".npz":
+        with zipfile.ZipFile(path) as container:
+            yield " ".join(container.namelist()).encode()
+    if "metadata" in path.parts:
+        yield base64.urlsafe_b64decode(path.name.lstrip("@"))
+
+
+FLATE = re.compile(rb"/FlateDecode.{0,80}?>>\s*stream\r?\n(.*?)\r?\nendstream", re.DOTALL)
+
+
 def test_no_identifying_value_anywhere(finished_study):
-    """The phantoms' names and ids and the raw files' names must be in no result but the private sources table."""
-    index_root = finished_study.raw / "raw"
-    planted = {b"PHANTOM"} | {path.stem.encode() for path in index_root.rglob("*.dcm")}
+    """In no result, log, report, figure, model or file of Snakemake's, but in the index's private table."""
+    planted = identities(finished_study)
+    assert len(planted) > 100
+    pattern = re.compile(b"|".join(map(re.escape, sorted(planted))))
     checked = 0
-    for path in (finished_study.directory / "results").rglob("*"):
-        private = "phantom" in path.parts or path.name.endswith("sources.tsv") or ".cache" in path.parts
-        if path.is_file() and not private:
-            content = path.read_bytes()
-            checked += 1
-            assert not [name for name in planted if name in content], path
-    assert checked > 100
+    for directory in ("results", ".snakemake"):
+        base = finished_study.directory / directory
+        for path in base.rglob("*"):
+            if path.is_file() and not any(word in str(path.relative_to(base)) for word in PRIVATE):
+                checked += 1
+                for content in readable(path):
+                    assert not (found := pattern.search(content)), (path, found)
+    assert checked > 500
+
+
+def test_the_private_table_alone_knows_the_planted_names(finished_study):
+    """The search above would find them: they are in the table of sources, and in the raw files."""
+    sources = (finished_study.directory / "results/index/hospital.sources.tsv").read_bytes()
+    assert re.search(re.escape(PLANTED.encode()), sources)
+    assert PLANTED.encode() in min((finished_study.raw / "raw").rglob("*.dcm")).read_bytes()
+
+
+def test_a_hostile_file_name_is_an_image_like_another(finished_study):
+    sources = tables.read(tables.SOURCES, finished_study.directory / "results/index/hospital.sources.tsv")
+    index = tables.read(tables.INDEX, finished_study.directory / "results/index/hospital.tsv")
+    hostile = sources.image_id[sources.path.str.endswith(HOSTILE)].item()
+    assert index.status[index.image_id == hostile].item() == "ok"
+    assert (read_all(finished_study, tables.IMAGES, "images/hospital/*.tsv").image_id == hostile).sum() == 1
+    assert not list(finished_study.directory.rglob("pwned"))
+
+
+def test_the_study_ran_without_a_network(finished_study):
+    if not without_network():
+        pytest.skip("this system lets no user make a network namespace (unshare --net)")
+    attempt = "import socket; socket.create_connection(('192.0.2.1', 443), timeout=5)"
+    done = subprocess.run([*without_network(), sys.executable, "-c", attempt], capture_output=True, text=True)
+    assert "Network is unreachable" in done.stderr
 
 
 def test_the_same_seed_gives_the_same_tables_and_weights(finished_study, study):

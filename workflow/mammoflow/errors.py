@@ -39,3 +39,7 @@ class RenderError(DataError):
 
 class ModelError(MammoflowError):
     """Weights or an architecture can't be used: wrong digest, unknown name, unsupported operation."""
+
+
+class StorageError(MammoflowError):
+    """The disk, not the data or the config, stopped a job: full, read-only, without permission, failing."""

@@ -34,3 +34,9 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` (UTF-8) to `path`, whole or not at all."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all."""
+    with whole_file(path) as partial:
+        partial.write_bytes(content)

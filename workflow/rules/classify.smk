@@ -27,7 +27,7 @@ rule classify_train:
         runtime=grows(720),
         gpu=GPU,
     params:
-        settings=setting("classify"),
+        settings=shared_setting("classify"),
         device=setting("device"),
         seed=setting("seed"),
         code=code_digest("classify"),
@@ -73,8 +73,8 @@ rule classify_predict:
         runtime=grows(240),
         gpu=GPU,
     params:
-        settings=setting("classify"),
-        crops=setting("crops"),
+        settings=shared_setting("classify"),
+        crops=shared_setting("crops"),
         device=setting("device"),
         code=code_digest("classify"),
     script:

@@ -44,6 +44,8 @@ FAITHFULNESS = (
     if STUDY["explain"]["faithfulness"]["images"]
     else []
 )
+# What the report shows. Where a diagnosed study lies is no part of it, and may carry a patient's name into the metadata
+REPORTED = {key: value for key, value in STUDY.items() if key not in ("study", "roots")}
 BY_NAME = {dataset["name"]: dataset for dataset in STUDY["datasets"]}
 
 
@@ -73,6 +75,15 @@ def setting(*keys):
     for key in keys:
         value = value[key]
     return value
+
+
+def shared_setting(section):
+    """A section without the lists that its rules' wildcards come from: a model more retrains none of the others."""
+    return {
+        key: value
+        for key, value in setting(section).items()
+        if key not in ("architectures", "protocols")
+    }
 
 
 def of_dataset(*keys):

@@ -28,7 +28,7 @@ rule crops_cut:
         mem_mb=grows(2000),
         runtime=grows(60),
     params:
-        settings=setting("crops"),
+        settings=shared_setting("crops"),
         planned=planned("labels"),
         code=code_digest("crops"),
     script:

@@ -24,7 +24,7 @@ rule detect_train:
         runtime=grows(1440),
         gpu=GPU,
     params:
-        settings=setting("detect"),
+        settings=shared_setting("detect"),
         device=setting("device"),
         seed=setting("seed"),
         code=code_digest("detect"),
@@ -54,7 +54,7 @@ rule detect_images:
         runtime=grows(240),
         gpu=GPU,
     params:
-        settings=setting("detect"),
+        settings=shared_setting("detect"),
         device=setting("device"),
         planned=planned("labels"),
         code=code_digest("detect"),
@@ -83,7 +83,7 @@ rule detect_paper:
         runtime=grows(240),
         gpu=GPU,
     params:
-        settings=setting("detect"),
+        settings=shared_setting("detect"),
         device=setting("device"),
         planned=planned("labels"),
         code=code_digest("detect"),
@@ -114,7 +114,7 @@ rule detect_thresholds:
         mem_mb=grows(2000),
         runtime=grows(30),
     params:
-        settings=setting("crops"),
+        settings=shared_setting("crops"),
         folds=FOLDS,
         code=code_digest("detect"),
     script:

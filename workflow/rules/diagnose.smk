@@ -34,8 +34,8 @@ rule diagnose:
         runtime=grows(30),
         gpu=GPU,
     params:
-        study=setting("study"),
-        settings=STUDY,
+        # not where the study lies, which would stay in Snakemake's metadata: its listing's digest
+        settings=REPORTED,
         listing=lambda wildcards: (
             listing_digest(setting("study")) if workflow.is_main_process else ""
         ),

@@ -61,7 +61,7 @@ rule report_metrics:
         mem_mb=grows(4000),
         runtime=grows(120),
     params:
-        study=STUDY,
+        study=REPORTED,
         code=code_digest("report"),
     script:
         "../scripts/report_metrics.py"
@@ -87,7 +87,7 @@ rule report_figure:
         mem_mb=grows(4000),
         runtime=grows(60),
     params:
-        study=STUDY,
+        study=REPORTED,
         code=code_digest("report"),
     script:
         "../scripts/report_figure.py"
@@ -111,7 +111,7 @@ rule report_page:
         mem_mb=grows(4000),
         runtime=grows(60),
     params:
-        study=STUDY,
+        study=REPORTED,
         template=report_files("page.html.jinja", "captions.toml"),
         code=code_digest("report"),
     script:

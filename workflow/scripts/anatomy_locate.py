@@ -3,7 +3,7 @@ from mammoflow.jobs import job
 
 if __name__ == "__main__":
     names = snakemake.wildcards
-    with job(snakemake.log[0], f"anatomy_locate {names.detector} {names.dataset} {names.shard}"):
+    with job(snakemake.log[0], f"anatomy_locate {names.detector} {names.dataset} {names.shard}", snakemake.output):
         locate_shard(
             snakemake.input.detections,
             snakemake.input.thresholds,

@@ -3,7 +3,9 @@ from mammoflow.jobs import job
 
 if __name__ == "__main__":
     names = snakemake.wildcards
-    with job(snakemake.log[0], f"classify_predict {names.protocol} {names.classifier} {names.dataset}"):
+    with job(
+        snakemake.log[0], f"classify_predict {names.protocol} {names.classifier} {names.dataset}", snakemake.output
+    ):
         predict_table(
             snakemake.input.crops,
             snakemake.input.models,

@@ -3,7 +3,9 @@ from mammoflow.jobs import job
 
 if __name__ == "__main__":
     names = snakemake.wildcards
-    with job(snakemake.log[0], f"classify_train {names.protocol} {names.classifier} fold {names.fold}"):
+    with job(
+        snakemake.log[0], f"classify_train {names.protocol} {names.classifier} fold {names.fold}", snakemake.output
+    ):
         train_classifier(
             snakemake.input.crops,
             fold=int(names.fold),

@@ -3,7 +3,9 @@ from mammoflow.jobs import job
 
 if __name__ == "__main__":
     wildcards = snakemake.wildcards
-    with job(snakemake.log[0], f"crops_cut {wildcards.protocol} {wildcards.dataset} {wildcards.shard}"):
+    with job(
+        snakemake.log[0], f"crops_cut {wildcards.protocol} {wildcards.dataset} {wildcards.shard}", snakemake.output
+    ):
         cut_shard(
             protocol=wildcards.protocol,
             detections=snakemake.input.detections,

@@ -3,7 +3,11 @@ from mammoflow.jobs import job
 
 if __name__ == "__main__":
     wildcards, models = snakemake.wildcards, snakemake.input.models
-    with job(snakemake.log[0], f"{snakemake.rule} {wildcards.detector} {wildcards.dataset} {wildcards.shard}"):
+    with job(
+        snakemake.log[0],
+        f"{snakemake.rule} {wildcards.detector} {wildcards.dataset} {wildcards.shard}",
+        snakemake.output,
+    ):
         detect_shard(
             models=[models] if isinstance(models, str) else list(models),
             images=snakemake.input.images,

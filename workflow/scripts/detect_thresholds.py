@@ -2,7 +2,7 @@ from mammoflow.detect.thresholds import choose_thresholds
 from mammoflow.jobs import job
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], f"detect_thresholds {snakemake.wildcards.detector}"):
+    with job(snakemake.log[0], f"detect_thresholds {snakemake.wildcards.detector}", snakemake.output):
         choose_thresholds(
             detections=list(snakemake.input.detections),
             training=list(snakemake.input.tables),

@@ -3,7 +3,11 @@ from mammoflow.jobs import job
 
 if __name__ == "__main__":
     wildcards = snakemake.wildcards
-    with job(snakemake.log[0], f"explain_crops {wildcards.protocol} {wildcards.classifier} {wildcards.dataset}"):
+    with job(
+        snakemake.log[0],
+        f"explain_crops {wildcards.protocol} {wildcards.classifier} {wildcards.dataset}",
+        snakemake.output,
+    ):
         explain_crops(
             models=list(snakemake.input.models),
             predictions=snakemake.input.predictions,

@@ -3,7 +3,11 @@ from mammoflow.jobs import job
 
 if __name__ == "__main__":
     wildcards = snakemake.wildcards
-    with job(snakemake.log[0], f"explain_detections {wildcards.detector} {wildcards.dataset} {wildcards.shard}"):
+    with job(
+        snakemake.log[0],
+        f"explain_detections {wildcards.detector} {wildcards.dataset} {wildcards.shard}",
+        snakemake.output,
+    ):
         explain_detections_shard(
             models=list(snakemake.input.models),
             detections=snakemake.input.detections,

@@ -2,7 +2,7 @@ from mammoflow.explain import evaluate
 from mammoflow.jobs import job
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], f"explain_evaluate {snakemake.wildcards.dataset}"):
+    with job(snakemake.log[0], f"explain_evaluate {snakemake.wildcards.dataset}", snakemake.output):
         evaluate(
             maps=list(snakemake.input.maps),
             containers=list(snakemake.input.containers),

@@ -3,7 +3,9 @@ from mammoflow.jobs import job
 
 if __name__ == "__main__":
     with job(
-        snakemake.log[0], f"explain_try_classifier {snakemake.wildcards.protocol} {snakemake.wildcards.classifier}"
+        snakemake.log[0],
+        f"explain_try_classifier {snakemake.wildcards.protocol} {snakemake.wildcards.classifier}",
+        snakemake.output,
     ):
         try_classifier(
             models=list(snakemake.input.models),

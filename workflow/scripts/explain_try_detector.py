@@ -2,7 +2,7 @@ from mammoflow.explain import try_detector
 from mammoflow.jobs import job
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], f"explain_try_detector {snakemake.wildcards.detector}"):
+    with job(snakemake.log[0], f"explain_try_detector {snakemake.wildcards.detector}", snakemake.output):
         try_detector(
             models=list(snakemake.input.models),
             detections=list(snakemake.input.detections),

@@ -4,7 +4,9 @@ from mammoflow.images import convert_shard
 from mammoflow.jobs import job
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], f"images_convert {snakemake.wildcards.dataset} {snakemake.wildcards.shard}"):
+    with job(
+        snakemake.log[0], f"images_convert {snakemake.wildcards.dataset} {snakemake.wildcards.shard}", snakemake.output
+    ):
         convert_shard(
             dataset=snakemake.params.dataset,
             shard=snakemake.wildcards.shard,

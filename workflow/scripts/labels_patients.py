@@ -5,7 +5,7 @@ from mammoflow.jobs import job
 from mammoflow.labels.patients import read_previous, update_patients
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], "labels_patients"):
+    with job(snakemake.log[0], "labels_patients", snakemake.output):
         patients = update_patients(
             datasets=snakemake.params.datasets,
             index=tables.read_all(tables.INDEX, snakemake.input.indices),

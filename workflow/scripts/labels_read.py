@@ -5,7 +5,7 @@ from mammoflow.jobs import job
 from mammoflow.labels.readers import read_lesions
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], f"labels_read {snakemake.wildcards.dataset}"):
+    with job(snakemake.log[0], f"labels_read {snakemake.wildcards.dataset}", snakemake.output):
         lesions = read_lesions(
             **snakemake.params.dataset,
             index=tables.read(tables.INDEX, snakemake.input.index),

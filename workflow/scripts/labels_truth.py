@@ -6,7 +6,7 @@ from mammoflow.labels.masks import read_masks
 from mammoflow.labels.readers import read_truth
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], f"labels_truth {snakemake.wildcards.dataset}"):
+    with job(snakemake.log[0], f"labels_truth {snakemake.wildcards.dataset}", snakemake.output):
         index = tables.read(tables.INDEX, snakemake.input.index)
         sources = tables.read(tables.SOURCES, snakemake.input.sources)
         masks = read_masks(**snakemake.params.masks, index=index, sources=sources)

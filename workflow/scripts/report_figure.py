@@ -6,7 +6,7 @@ from mammoflow.report.figures import draw
 from mammoflow.report.study import load
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], f"report_figure {snakemake.wildcards.figure}"):
+    with job(snakemake.log[0], f"report_figure {snakemake.wildcards.figure}", snakemake.output):
         draw(
             snakemake.wildcards.figure,
             load(snakemake.params.study, dict(snakemake.input.items())),

@@ -6,7 +6,7 @@ from mammoflow.report.page import write
 from mammoflow.report.study import load
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], "report_page"):
+    with job(snakemake.log[0], "report_page", snakemake.output):
         write(
             load(snakemake.params.study, dict(snakemake.input.items())),
             json.loads(Path(snakemake.input.metrics).read_text("utf-8")),

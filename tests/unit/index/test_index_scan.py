@@ -105,6 +105,17 @@ def test_nothing_identifies_a_patient(save, index, tmp_path, caplog):
     assert planted in (out / "d.sources.tsv").read_text()
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.parametrize("trick", ["../../../etc/passwd", "..", "/etc/passwd", "$(touch pwned)", "a\tb\nc", "{shard}"])
+def test_tricks_in_identifiers_become_plain_keys(save, index, tmp_path, trick):
+    """Every name of a later file is made of these keys: none may lead out of results/ or into a shell."""
+    save("a.dcm", SOPInstanceUID=trick, StudyInstanceUID=trick, PatientID=trick)
+    rows = index()
+    for key in ("image_id", "patient_key", "study_key"):
+        assert rows[key].str.fullmatch("[0-9a-f]+").all(), key
+    assert not (tmp_path / "pwned").exists()
+
+
 def test_keys_are_stable_and_salted(save, index, tmp_path):
     save("a.dcm", PatientID="p1")
     save("b.dcm", PatientID=" p1 ")

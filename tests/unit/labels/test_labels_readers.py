@@ -1,6 +1,7 @@
 import json
 import logging
 import math
+import time
 
 import pytest
 
@@ -194,6 +195,55 @@ def test_what_is_wrong_is_named_with_file_line_and_expectation(read, entry, file
 def test_xml_entities_are_refused(read, bomb):
     with pytest.raises(AnnotationError, match="no plain XML"):
         read(VOC, {"frames/a.xml": bomb})
+
+
+MILLION = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("entry", "file", "content"),
+    [
+        (YOLO, "frames/a.txt", "".join(f"0 0.1 0.35 0.1 0.{n + 1:07d}\n" for n in range(MILLION))),
+        (
+            COCO,
+            "frames.json",
+            coco(annotations=[]).replace(
+                '"annotations": []',
+                '"annotations": ['
+                + ",".join(
+                    f'{{"id":{n},"image_id":7,"category_id":1,"bbox":[1,2,3,{1 + n / MILLION}]}}'
+                    for n in range(MILLION)
+                )
+                + "]",
+            ),
+        ),
+    ],
+    ids=["yolo", "coco"],
+)
+def test_a_million_frames_are_refused_at_once(read, entry, file, content):
+    started = time.process_time()
+    with pytest.raises(AnnotationError, match=r"(line 1001|annotations\[1000\]): more than 1000 frames on one image"):
+        read(entry, {file: content})
+    assert time.process_time() - started < 10
+
+
+def test_an_annotation_file_that_would_fill_the_memory_is_refused_unread(read, tmp_path):
+    (tmp_path / "frames").mkdir()
+    with (tmp_path / "frames" / "a.txt").open("wb") as sparse:
+        sparse.truncate(600 << 20)
+    with pytest.raises(AnnotationError, match=r"frames/a\.txt: 629145600 bytes, expected .* at most 536870912"):
+        read(YOLO, {})
+
+
+@pytest.mark.parametrize("name", ["../a.dcm", "../../etc/passwd", "/etc/passwd", "$(touch x).png", "a.dcm; rm -rf ."])
+def test_a_name_that_leads_elsewhere_finds_no_file(read, name):
+    """Names are looked up among the images of the index only; the directories before one just choose among equals."""
+    entry = {"id": 7, "file_name": name}
+    if name == "../a.dcm":
+        assert len(read(COCO, {"frames.json": coco(images=[entry])})) == 1
+        return
+    with pytest.raises(AnnotationError, match="no image of the data set is called"):
+        read(COCO, {"frames.json": coco(images=[entry])})
 
 
 def test_an_unknown_size_in_voc_is_no_contradiction(read):

@@ -88,8 +88,8 @@ class State:
             "best": self.best,
             "history": self.history,
         }
-        with whole_file(path) as partial:
-            torch.save(state, partial)
+        with whole_file(path) as partial, partial.open("wb") as stream:
+            torch.save(state, stream)
 
     def load(self, path: Path, device: str) -> None:
         """Go on from what `save` wrote."""

@@ -16,6 +16,7 @@ from mammoflow import tables
 from mammoflow.crops.match import BOX, Candidate, Mined, expert_frames, mine
 from mammoflow.crops.screen import screen_shard
 from mammoflow.errors import DataError
+from mammoflow.files import write_bytes
 from mammoflow.jobs import progress
 from mammoflow.provenance import settings_digest
 
@@ -194,8 +195,7 @@ def _cut_image(
         box = crop_box(candidate.box, side)
         crop_id = f"{image.image_id}-{SHORT[place['protocol']]}-{number:03d}"
         path = pictures / candidate.label / f"{crop_id}.png"
-        if not cv2.imwrite(str(path), cut(source, box)):
-            raise DataError(f"{path}: can't be written; is the disk full?")
+        write_bytes(path, cv2.imencode(".png", cut(source, box))[1].tobytes())
         rows.append(
             {
                 **{name: value for name, value in asdict(candidate).items() if name != "box"},

@@ -1,6 +1,5 @@
 """Ultralytics without network, telemetry, auto-installs and files outside the job's own folder."""
 
-import atexit
 import importlib
 import os
 import shutil
@@ -17,11 +16,9 @@ def go_offline() -> str:
     """Set the environment that Ultralytics reads at import; return its private settings directory.
 
     Without this it resolves names on the Internet, writes below the user's home, installs missing packages and sends
-    usage events. The settings directory is temporary and goes when the process ends.
+    usage events. The settings directory is temporary; `import_unpatched` removes it.
     """
     directory = tempfile.mkdtemp(prefix="mammoflow-ultralytics-")
-    owner = os.getpid()
-    atexit.register(lambda: shutil.rmtree(directory, ignore_errors=True) if os.getpid() == owner else None)
     os.environ.update(
         YOLO_OFFLINE="True",
         YOLO_AUTOINSTALL="False",
@@ -35,9 +32,11 @@ def import_unpatched() -> None:
     """Import Ultralytics and give Pillow its own `Image.open` back.
 
     Ultralytics replaces it by one that answers a file which is no picture with an attempt to install a HEIF reader,
-    where other stages of the same process (`diagnose`) count on Pillow's own error.
+    where other stages of the same process (`diagnose`) count on Pillow's own error. The settings are read once, at
+    import: their directory goes at once, so that a process that is killed later leaves nothing behind.
     """
     patches = importlib.import_module("ultralytics.utils.patches")
+    shutil.rmtree(go_offline(), ignore_errors=True)
     # Pillow's own, kept there; versions that patch nothing keep nothing
     PIL.Image.open = getattr(patches, "_image_open", PIL.Image.open)
 

@@ -90,8 +90,7 @@ def train_detector(
     _write_outputs(work, header, model, history)
     for kind in ("images", "labels"):  # of tiles
         shutil.rmtree(work / kind, ignore_errors=True)
-    for file in (state, state.with_name("best.pt")):
-        file.unlink()
+    shutil.rmtree(state.parent)  # with what a kill left half written in it
     for stale in set(work.parent.iterdir()) - {work}:
         shutil.rmtree(stale)
 

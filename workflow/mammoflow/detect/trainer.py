@@ -270,5 +270,5 @@ def _seed(seed: int, epoch: int) -> None:
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
-    with whole_file(path) as partial:
-        torch.save(state, partial)
+    with whole_file(path) as partial, partial.open("wb") as stream:
+        torch.save(state, stream)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mammoflow.classify.data import read_crop
 from mammoflow.diagnose.findings import DISCLAIMER
+from mammoflow.files import write_bytes
 
 MALIGNANT, BENIGN, NIPPLE = (60, 60, 255), (120, 220, 60), (255, 200, 0)  # blue, green, red
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -30,7 +31,7 @@ def draw_overlays(description: dict[str, Any], images: pd.DataFrame, directory: 
     for image in description["images"]:
         if image["overlay"]:
             drawn = draw(read_crop(pictures[image["image_id"]]), image["findings"])
-            cv2.imwrite(str(directory / Path(image["overlay"]).name), drawn)
+            write_bytes(directory / Path(image["overlay"]).name, cv2.imencode(".png", drawn)[1].tobytes())
 
 
 def draw(picture: NDArray[np.uint8], findings: list[dict[str, Any]]) -> NDArray[np.uint8]:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mammoflow.boxes import as_boxes
-from mammoflow.errors import DataError
 from mammoflow.explain.maps import FloatMap
+from mammoflow.files import write_bytes
 
 LONG_SIDE = 480  # pixels of a drawn picture, at least
 STRIP = 30  # pixels of the scale below it
@@ -69,10 +69,7 @@ def draw_overlay(
     cv2.rectangle(canvas, tuple(corners[:2]), tuple(corners[2:]), FRAME, 1, cv2.LINE_AA)
     if spacing is not None:
         _draw_bar(canvas, spacing / factor)
-    if not cv2.imwrite(str(path), np.vstack([canvas, _scale(size[0], limit)])):
-        raise DataError(
-            f"{path}: the overlay can't be written; check that the disk isn't full and the directory exists"
-        )
+    write_bytes(path, cv2.imencode(".png", np.vstack([canvas, _scale(size[0], limit)]))[1].tobytes())
 
 
 def _coloured(grey: NDArray[Any], strength: NDArray[Any]) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mammoflow import tables
 from mammoflow.errors import RenderError
-from mammoflow.files import whole_file
+from mammoflow.files import write_bytes
 from mammoflow.images.rendering import Record, render
 from mammoflow.images.training import training_picture, training_transform
 from mammoflow.index.listing import resolve_root
@@ -130,9 +130,8 @@ def convert_image(
 def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
     """Write a grey picture as a one-channel PNG or, by its suffix, JPEG, whole or not at all."""
     settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
-    with whole_file(path) as partial_path:
-        if not cv2.imwrite(str(partial_path), picture, settings):
-            raise OSError(f"{path} can't be written")
+    # encoded in memory: where OpenCV writes the file itself, it doesn't tell a full disk from other failures
+    write_bytes(path, cv2.imencode(path.suffix, picture, settings)[1].tobytes())
 
 
 def _made(record: Record) -> dict[str, Any]:

@@ -12,6 +12,8 @@ Box = tuple[float, float, float, float]
 
 # A frame may stick out of its image by less than this: formats round to integers or to six digits.
 ROUNDING_PX = 1.0
+# Of an annotation file; a million frames in one COCO file are a quarter of it
+MAX_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,14 @@ def read_text(path: Path, shown: str) -> str:
     Raises
     ------
     AnnotationError
-        The file can't be read or isn't UTF-8 text; the message calls it `shown`.
+        The file can't be read, is too large or isn't UTF-8 text; the message calls it `shown`.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise AnnotationError(
+                f"{shown}: {path.stat().st_size} bytes, expected an annotation file of at most {MAX_BYTES}; "
+                "export it again, or remove it"
+            )
         return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"

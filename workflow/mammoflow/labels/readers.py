@@ -17,6 +17,8 @@ from mammoflow.labels.pictures import Pictures
 
 log = logging.getLogger("mammoflow")
 
+MAX_FRAMES = 1000  # of one image; more are no expert's, but a detector's or an attack's
+
 Reader = Callable[[Path, dict[str, Any], Pictures], Iterator[Frame]]
 READERS: dict[str, Reader] = {
     "yolo": yolo.read,
@@ -56,7 +58,9 @@ def read_lesions(
         A file can't be read or doesn't fit its image, a frame occurs twice, or a malignant one is on a negative image.
     """
     pictures = Pictures(index, sources)
-    frames = [frame for entry in annotations for frame in READERS[entry["format"]](Path(root), entry, pictures)]
+    frames = list(
+        _limited(frame for entry in annotations for frame in READERS[entry["format"]](Path(root), entry, pictures))
+    )
     _check_twice(frames)
     _check_negative(frames)
     _tell(name, frames, pictures)
@@ -100,6 +104,19 @@ def _rows(name: str, frames: Iterable[Frame], expert_classes: list[str]) -> Iter
             "flag": frame.flag,
         }
         numbers[image_id] += 1
+
+
+def _limited(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Pass frames on; stop at the first image with more of them than any expert draws."""
+    counts: Counter[str] = Counter()
+    for frame in frames:
+        counts[frame.picture.image_id] += 1
+        if counts[frame.picture.image_id] > MAX_FRAMES:
+            raise AnnotationError(
+                f"{frame.where}: more than {MAX_FRAMES} frames on one image, expected those of an expert; "
+                "export the annotations again, or remove the file"
+            )
+        yield frame
 
 
 def _check_twice(frames: list[Frame]) -> None:
