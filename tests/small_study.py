@@ -126,11 +126,13 @@ def plant_identities(raw: Path) -> None:
         dataset.save_as(path)
 
 
-def name_one_hostile(study: Path) -> None:
-    """Give a negative file that no annotation and no truth names the name HOSTILE."""
-    known = (study / "truth.tsv").read_text()
-    path = min(path for path in (study / "raw" / "negative").rglob("*.dcm") if path.name not in known)
+def name_one_hostile(hospital: Path) -> None:
+    """Give a negative file that no annotation names the name HOSTILE, in the truth, too."""
+    annotated = {path.stem for path in (hospital / "annotations").rglob("*.*")}
+    path = min(path for path in (hospital / "raw" / "negative").rglob("*.dcm") if path.stem not in annotated)
     path.rename(path.with_name(HOSTILE))
+    truth = hospital / "truth.tsv"
+    truth.write_text(truth.read_text().replace(path.name, HOSTILE))
 
 
 def new_study(root: Path, directory: Path) -> Study:
