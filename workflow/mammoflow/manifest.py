@@ -17,6 +17,7 @@ from mammoflow.provenance import file_sha256
 
 DIRECTORY, SUFFIX = "manifests", ".sha256"
 COMMENT = "# directory: "
+ENGINES_OWN = ".snakemake_timestamp"  # left by Snakemake in each directory when its job has ended
 
 
 class Manifest(NamedTuple):
@@ -76,10 +77,10 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def files_below(directory: str | Path) -> Iterator[str]:
-    """Yield the path of every file below `directory`, sorted within each directory."""
+    """Yield the path of every file of a job below `directory`, sorted within each directory."""
     for parent, directories, names in os.walk(directory):
         directories.sort()
-        yield from (os.path.join(parent, name) for name in sorted(names))
+        yield from (os.path.join(parent, name) for name in sorted(names) if name != ENGINES_OWN)
 
 
 def _lines(output: str) -> Iterator[str]:
