@@ -2,7 +2,9 @@ from mammoflow.detect.train import train_detector
 from mammoflow.jobs import job
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], f"sweep_train {snakemake.wildcards.point} fold{snakemake.wildcards.fold}"):
+    with job(
+        snakemake.log[0], f"sweep_train {snakemake.wildcards.point} fold{snakemake.wildcards.fold}", snakemake.output
+    ):
         train_detector(
             training=list(snakemake.input.tables),
             architecture=snakemake.params.architecture,
