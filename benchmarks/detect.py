@@ -25,11 +25,12 @@ import torch
 from mammoflow import boxes
 from mammoflow.detect import offline
 from mammoflow.detect.backend import same_frames, with_backend
-from mammoflow.detect.infer import Frames
+from mammoflow.detect.infer import Frames, forward
 from mammoflow.detect.model import Detector, build_model, load_detector
 from mammoflow.detect.shard import AHEAD, BATCH, Judge, judge_images, prefetched, read_picture
 
 SETTINGS = {"min_score": 0.05, "nms_iou": 0.4}
+SHARE = 0.995  # of the anchors that random weights give no frame
 ROUNDS = 3  # of each, taking turns; medians are reported
 
 
@@ -38,8 +39,8 @@ def main() -> None:
     arguments = _arguments()
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
-        detector = _detector(arguments)
         pictures = _pictures(root / "pictures", arguments.images, arguments.image_size)
+        detector = _detector(arguments, read_picture(pictures[0]))
         checkpoint = root / "model.pt"
         torch.save({"model": detector.model, "train_args": {}}, checkpoint)
         backends = ["torch"] if arguments.device == "cuda" else ["torch", "onnxruntime"]
@@ -85,7 +86,7 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _detector(arguments: argparse.Namespace) -> Detector:
+def _detector(arguments: argparse.Namespace, picture: np.ndarray) -> Detector:
     """Load a detector, or make one whose random weights answer to the picture."""
     if arguments.weights:
         return replace(load_detector(arguments.weights, arguments.device), image_size=arguments.image_size)
@@ -96,9 +97,15 @@ def _detector(arguments: argparse.Namespace) -> Detector:
             model(torch.rand(2, 1, 160, 160))
     for branch in model.model[-1].cv3:
         torch.nn.init.normal_(branch[-1].weight, std=0.3)
-        torch.nn.init.constant_(branch[-1].bias, -6.0)
-    model = model.eval().requires_grad_(False).to(arguments.device)
-    return Detector(model, arguments.architecture, ("lesion", "nipple"), arguments.image_size, 0, "0" * 16)
+        torch.nn.init.constant_(branch[-1].bias, 0.0)
+    model = model.eval().requires_grad_(False)
+    detector = Detector(model, arguments.architecture, ("lesion", "nipple"), arguments.image_size, 0, "0" * 16)
+    highest = float(torch.quantile(forward(detector, [picture])[0, 4:].amax(0), SHARE))
+    for branch in model.model[-1].cv3:  # so that a picture has some frames, as of a trained detector
+        branch[-1].bias += float(np.log(SETTINGS["min_score"] / (1 - SETTINGS["min_score"]))) - float(
+            np.log(highest / (1 - highest))
+        )
+    return replace(detector, model=model.to(arguments.device))
 
 
 def _pictures(directory: Path, count: int, size: int) -> list[str]:

@@ -129,6 +129,7 @@ def test_a_precision_is_reached_at_the_lowest_such_threshold(seed):
 
 def test_the_curve_holds_the_chosen_threshold_and_what_others_reach(tmp_path):
     detections, lesions = random_case(3)
+    detections += [detection(image, 7, 0.95, [12, 12, 32, 32]) for image in range(9)]
     found = choose(tmp_path, detections, lesions, precision=0.4)
     curve = tables.read(tables.CURVE, tmp_path / "curve.tsv")
     chosen = curve[curve["chosen"]].set_index("fold")

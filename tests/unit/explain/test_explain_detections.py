@@ -253,3 +253,21 @@ def test_the_options_reach_the_engine(models, picture):
     assert maps[0].value == pytest.approx(maps[1].value)
     assert not np.allclose(maps[0].relevance, maps[1].relevance)
     assert json.dumps(maps[0].anchor.__dict__) == json.dumps(maps[1].anchor.__dict__)
+
+
+def test_a_detection_in_a_tile_is_explained_there_and_lies_in_the_whole_picture(models, picture):
+    detector = load_detector(models[1])
+    explainer = Explainer(detector.model)
+    left, top, right, bottom = tile = (0, 32, 60, 96)
+    part = np.ascontiguousarray(picture[top:bottom, left:right])
+    frames = detect_images(detector, [part], 0.05, 0.4)[0]
+    box, score = frames.boxes[0], frames.scores[0]
+    finding = detector.classes[frames.classes[0]]
+    alone = ExplainedPicture(detector, explainer, part)
+    inside = ExplainedPicture(detector, explainer, picture, tile=tile)
+    expected = alone.explain(alone.find(box, finding, score))
+    found = inside.explain(inside.find(box + np.array([left, top, left, top]), finding, score))
+    assert found.relevance.shape == picture.shape
+    assert found.relevance[top:bottom, left:right] == pytest.approx(expected.relevance, abs=1e-7)
+    assert np.abs(found.relevance[:top]).sum() == 0
+    assert found.value == expected.value

@@ -18,6 +18,7 @@ from mammoflow.boxes import Boxes
 from mammoflow.detect.model import Detector, load_detector
 from mammoflow.detect.preprocess import letterbox
 from mammoflow.detect.shard import read_picture
+from mammoflow.detect.tiles import Tile, tile_grid, tile_of
 from mammoflow.errors import DataError, ModelError
 from mammoflow.explain.engine import Explainer, Target
 from mammoflow.explain.maps import FloatMap, RelevanceMap, map_row, to_picture, write_maps
@@ -62,6 +63,7 @@ class ExplainedPicture:
     detector : see `mammoflow.detect.model.load_detector`.
     explainer : made from `detector.model`.
     image : uint8 array, (H, W), windowed picture as in training.
+    tile : ``x1, y1, x2, y2``, the part of the picture that the detector saw; None: the whole.
     square : pad it to the square that the detector was trained on, not to the rectangle that it detects on.
 
     Raises
@@ -70,10 +72,19 @@ class ExplainedPicture:
         The detector's output isn't that of an Ultralytics YOLO head.
     """
 
-    def __init__(self, detector: Detector, explainer: Explainer, image: NDArray[np.uint8], square: bool = False):
+    def __init__(
+        self,
+        detector: Detector,
+        explainer: Explainer,
+        image: NDArray[np.uint8],
+        square: bool = False,
+        tile: Tile | None = None,
+    ):
         self._detector = detector
         self._height, self._width = image.shape
-        x, self._letterbox = letterbox(image, detector.image_size, square)
+        left, top, right, bottom = tile or (0, 0, self._width, self._height)
+        x, step = letterbox(image[top:bottom, left:right], detector.image_size, square)
+        self._letterbox = Transform(1.0, 1.0, float(-left), float(-top), right - left, bottom - top).then(step)
         self._input = tuple(x.shape[-2:])
         weight = next(detector.model.parameters())
         self._replay = explainer.replay(x.to(weight))
@@ -297,7 +308,7 @@ class _Ensemble:
         self.explainers = [Explainer(detector.model, **options) for detector in self.detectors]
         self.image_id = ""
         self.picture: NDArray[np.uint8] = np.zeros((0, 0), np.uint8)
-        self.replays: dict[int, ExplainedPicture] = {}
+        self.replays: dict[tuple[int, Tile], ExplainedPicture] = {}
 
     def look_at(self, image: Any) -> None:
         """Read the picture; forward passes of the one before are dropped."""
@@ -305,11 +316,13 @@ class _Ensemble:
             self.image_id, self.replays = image.name, {}
             self.picture = read_picture(image["train_png"])
 
-    def replay(self, fold: int) -> ExplainedPicture:
-        """Forward pass of a fold's model on the picture."""
-        if fold not in self.replays:
-            self.replays[fold] = ExplainedPicture(self.detectors[fold], self.explainers[fold], self.picture)
-        return self.replays[fold]
+    def replay(self, fold: int, box: Boxes) -> ExplainedPicture:
+        """Forward pass of a fold's model on the picture, or on that of its tiles that shows most of the box."""
+        detector, (height, width) = self.detectors[fold], self.picture.shape
+        tile = tile_of(box, tile_grid(width, height, detector.tiles))
+        if (fold, tile) not in self.replays:
+            self.replays[fold, tile] = ExplainedPicture(detector, self.explainers[fold], self.picture, tile=tile)
+        return self.replays[fold, tile]
 
     def judges(self, detection: Any) -> list[int]:
         """Folds whose models made the detection.
@@ -334,7 +347,8 @@ class _Ensemble:
         transform = Transform.from_json(image["transform"])
         box = transform.forward([detection.x1, detection.y1, detection.x2, detection.y2])
         found = {
-            fold: self.replay(fold).find(box, detection.finding, detection.score) for fold in self.judges(detection)
+            fold: self.replay(fold, box).find(box, detection.finding, detection.score)
+            for fold in self.judges(detection)
         }
         fold = max(found, key=lambda one: found[one].iou)
         if found[fold].iou < SAME_IOU:
@@ -343,7 +357,7 @@ class _Ensemble:
         mirrored = transform.scale_x < 0
         region = transform.backward([0, 0, width, height])
         for part in parts:
-            explained = self.replay(fold).explain(found[fold], part)
+            explained = self.replay(fold, box).explain(found[fold], part)
             if mirrored:  # a map lies as the stored image does
                 explained = replace(explained, relevance=explained.relevance[:, ::-1])
             suffix = "" if part == "score" else f"-{part}"

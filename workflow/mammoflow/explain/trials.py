@@ -18,6 +18,7 @@ from mammoflow.classify.model import Classifier, load_classifier, preprocess
 from mammoflow.detect.model import Detector, load_detector
 from mammoflow.detect.preprocess import letterbox
 from mammoflow.detect.shard import read_picture
+from mammoflow.detect.tiles import tile_grid, tile_of
 from mammoflow.explain.detections import ExplainedPicture, class_logits, head_of_detector
 from mammoflow.explain.engine import Explainer
 from mammoflow.explain.faithfulness import STAGES, measure, noisy, randomise
@@ -119,6 +120,8 @@ def _detector_cases(detector: Detector, chosen: pd.DataFrame) -> Cases:
     for row in rows:
         picture = read_picture(row.train_png)
         box = Transform.from_json(row.transform).forward([row.x1, row.y1, row.x2, row.y2])
+        left, top, right, bottom = tile_of(box, tile_grid(picture.shape[1], picture.shape[0], detector.tiles))
+        picture, box = picture[top:bottom, left:right], box - np.array([left, top, left, top])
         seen = ExplainedPicture(detector, explainer, picture, square=True)
         anchor = seen.find(box, row.finding, row.score if row.model_digest == detector.digest else None)
         x, place = letterbox(picture, detector.image_size, square=True)  # one shape, to make a batch
