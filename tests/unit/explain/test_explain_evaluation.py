@@ -48,7 +48,10 @@ def study(tmp_path):
     runs = blank(tables.MASKS, region="lesion", x1=40, y1=40, x2=60, y2=60, runs=to_runs(mask))
     muscle = blank(tables.MASKS, region="pectoral", x1=0, y1=0, x2=20, y2=20, runs=to_runs(np.ones((20, 20), bool)))
 
-    def run(maps, masks=(runs, muscle)):
+    def run(maps, masks=(runs, muscle), mirrored=False):
+        if mirrored:
+            cv2.imwrite(str(tmp_path / "train.png"), np.ascontiguousarray(picture[:, ::-1]))
+            image["transform"] = Transform.resize(STORED, STORED, SIDE, SIDE).mirrored().to_json()
         for schema, rows, name in (
             (tables.IMAGES, [image], "images"), (tables.INDEX, [index], "index"),
             (tables.LESIONS, [lesion], "truth"), (tables.MASKS, list(masks), "masks"),
@@ -105,6 +108,15 @@ def test_shares_of_a_detections_map_by_hand(study):
     assert row["flag"] == ""  # half isn't more than half
     assert 0.1 < row["blob_on_lesion"] < 0.4
     assert cv2.imread(row["overlay_png"]) is not None
+
+
+def test_a_mirrored_training_picture_changes_no_figure_and_no_overlay(study):
+    maps = {"m1": ("detection", [38, 38, 60, 60], WHOLE, pixels(at22_22=1, at28_28=-1, at5_5=1, at50_59=-1, at50_80=4))}
+    plain = study(maps)[0].loc["m1"]
+    drawn = cv2.imread(plain["overlay_png"])
+    mirrored = study(maps, mirrored=True)[0].loc["m1"]
+    assert mirrored.to_dict() == pytest.approx(plain.to_dict(), nan_ok=True)
+    assert (cv2.imread(mirrored["overlay_png"]) == drawn).all()
 
 
 def test_relevance_in_the_air_is_flagged_and_none_is_a_row_with_its_reason(study):

@@ -64,7 +64,7 @@ def truth(cases):
 
 
 def test_areas_under_the_curves_by_hand(four, monkeypatch):
-    monkeypatch.setattr("mammoflow.explain.faithfulness.blurred", torch.zeros_like)
+    monkeypatch.setattr(Cases, "blank", lambda cases: torch.zeros_like(cases.x))
     deletion, insertion = perturbation_areas(truth(four), four)
     # an eighth and a quarter of the frame are one block of worth 4 of 10, a half two (4 + 3), all and twice all four
     left = [6, 6, 3, 0, 0]
@@ -84,11 +84,11 @@ def test_a_number_that_blurring_leaves_gives_no_area(four):
 
 def test_blurring_keeps_the_mean_and_takes_detail():
     x = torch.rand(1, 1, 64, 64)
-    low = blurred(x)
+    low = blurred(x, 4)
     assert low.shape == x.shape
     assert float(low.mean()) == pytest.approx(float(x.mean()), abs=0.02)
     assert float(low.std()) < 0.2 * float(x.std())
-    assert torch.allclose(blurred(torch.full((1, 1, 40, 40), 0.3)), torch.tensor(0.3))
+    assert torch.allclose(blurred(torch.full((1, 1, 40, 40), 0.3), 9), torch.tensor(0.3))
 
 
 def test_pooling_and_pointing_by_hand():
@@ -125,7 +125,7 @@ def test_a_linear_model_is_explained_exactly(four, name):
 
 def test_occlusion_of_a_linear_model_is_what_the_blurred_cell_loses(four):
     found = method_maps("occlusion", four, 0.1)
-    lost = ((four.x - blurred(four.x)) * four.model.sum.weight)[0, 0].detach().numpy()
+    lost = ((four.x - blurred(four.x, 4)) * four.model.sum.weight)[0, 0].detach().numpy()
     assert found.sum() == pytest.approx(lost.sum(), rel=1e-4)
     # the grid reaches 1.5 frames: cells of three pixels from the sixth on
     assert found[0, 6:9, 6:9] == pytest.approx(np.full((3, 3), lost[6:9, 6:9].mean()), rel=1e-4)

@@ -49,6 +49,13 @@ def test_a_mask_goes_to_another_raster_and_is_false_where_it_doesnt_reach():
     assert not sampled(np.ones((4, 6), bool), place, Transform.window(-4, 0, 0, 8, 4, 8)).any()
 
 
+def test_a_mask_of_a_mirrored_picture_comes_back_unmirrored():
+    mask = np.zeros((4, 6), bool)
+    mask[1, 2] = True  # stored pixels 12 - 6 .. 12 - 4, 2 .. 4
+    found = sampled(mask, Transform.resize(12, 8, 6, 4).mirrored(), Transform.resize(12, 8, 12, 8))
+    assert np.argwhere(found).tolist() == [[2, 6], [2, 7], [3, 6], [3, 7]]
+
+
 def test_a_speck_is_covered_by_its_area():
     # two stored pixels a map pixel; the mask's one pixel at (5, 3) lies in map pixel (2, 1)
     mask = np.array([[0, 1], [0, 0]], bool)

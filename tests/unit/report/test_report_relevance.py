@@ -38,10 +38,10 @@ def test_methods_pass_or_fail_in_words(made_up):
     assert entries["yolov6n", "control_blob"]["passes"] is None
     epsilon, zplus = entries["yolov6n", "epsilon"], entries["yolov6n", "zplus"]
     assert epsilon["passes"] is True
-    assert epsilon["text"].endswith("better at deletion than the blob")
+    assert epsilon["text"].endswith(", better at deletion than the blob")
     assert zplus["passes"] is False
     assert "hardly depends on the weights" in zplus["text"]
-    assert zplus["text"].endswith("no better at deletion than the blob")
+    assert zplus["text"].endswith(", no better at deletion than the blob")
     assert epsilon["maps"] == 2
 
 
@@ -51,7 +51,8 @@ def test_methods_pass_or_fail_in_words(made_up):
         ("randomised_upper_half", 0.8, "hardly depends on the weights"),
         ("stability", 0.4, "unstable under noise"),
         ("deletion", 0.9, "deletion no better than random"),
-        ("deletion", float("nan"), "deletion no better than random"),
+        ("deletion", float("nan"), "deletion can't be told"),
+        ("stability", float("nan"), "stability can't be told"),
     ],
 )
 def test_each_check_can_fail(figure, value, said):

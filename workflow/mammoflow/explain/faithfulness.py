@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mammoflow.explain.composites import head_of
 from mammoflow.explain.maps import blob, relevance_in_box
-from mammoflow.explain.methods import Cases, blurred, method_maps, near_boxes
+from mammoflow.explain.methods import Cases, method_maps, near_boxes
 
 CONTROLS = ("control_blob", "control_random")
 STAGES = ("head", "upper_half", "all")
@@ -76,7 +76,7 @@ def perturbation_areas(maps: Maps, cases: Cases) -> tuple[NDArray[np.float64], N
     high for insertion (Petsiuk et al. 2018, arXiv:1806.07421). NaN where blurring the whole picture changes the number
     by less than `LEAST_CHANGE`.
     """
-    low = blurred(cases.x)
+    low = cases.blank()
     with torch.no_grad():
         whole, none = (cases.values(x).double().cpu().numpy() for x in (cases.x, low))
     masks = torch.from_numpy(np.stack([_first_blocks(one, box) for one, box in zip(maps, cases.boxes, strict=True)]))

@@ -52,6 +52,11 @@ class Cases:
         """Case numbers 0 to N - 1."""
         return torch.arange(len(self.x), device=self.x.device)
 
+    def blank(self) -> Tensor:
+        """Return inputs in which nothing of a frame's size can be seen: blurred by half the frames' median side."""
+        sides = self.boxes[:, 2:] - self.boxes[:, :2]
+        return blurred(self.x, float(np.median(sides)) / 2)
+
     def values(self, x: Tensor, numbers: Tensor | None = None) -> Tensor:
         """Explained numbers of a batch."""
         return self.select(self.model(x), self.numbers() if numbers is None else numbers)
@@ -115,7 +120,7 @@ def _occlusion(cases: Cases) -> Tensor:
     cells = _cells(cases)
     with torch.no_grad():
         changes = FeatureAblation(cases.values).attribute(
-            cases.x, baselines=blurred(cases.x), feature_mask=cells, additional_forward_args=(cases.numbers(),)
+            cases.x, baselines=cases.blank(), feature_mask=cells, additional_forward_args=(cases.numbers(),)
         )
     sizes = torch.stack([torch.bincount(cell.ravel(), minlength=CELLS**2 + 1) for cell in cells])
     return changes / sizes.gather(1, cells.flatten(1)).reshape(cells.shape)
@@ -146,10 +151,9 @@ def _cells(cases: Cases) -> Tensor:
     return cells
 
 
-def blurred(x: Tensor, share: float = 1 / 16) -> Tensor:
-    """Pictures without detail, (N, 1, S, S): blurred by a Gaussian whose standard deviation is `share` of the side."""
-    sigma = share * x.shape[-1]
-    reach = round(3 * sigma)
+def blurred(x: Tensor, sigma: float) -> Tensor:
+    """Pictures without detail, (N, 1, S, S): blurred by a Gaussian of standard deviation `sigma`, pixels."""
+    reach = max(1, round(3 * sigma))
     weights = torch.exp(-((torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device) / sigma) ** 2) / 2)
     weights /= weights.sum()
     padded = nn.functional.pad(x, (reach, reach, reach, reach), mode="replicate")

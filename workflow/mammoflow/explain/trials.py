@@ -76,7 +76,9 @@ def try_classifier(
     threads: int,
     table: str | Path,
 ) -> None:
-    """Write the faithfulness of every method on the surest held-out judgements of one fold, labels in turn.
+    """Write the faithfulness of every method on the held-out crops of one fold that are most surely malignant.
+
+    Not on benign ones: a crop without detail is called benign too, so there is nothing whose loss could be seen.
 
     Parameters
     ----------
@@ -87,10 +89,7 @@ def try_classifier(
     """
     torch.set_num_threads(threads)
     found = tables.read_all(tables.PREDICTIONS, predictions)
-    found = found[found["model_fold"] >= 0]
-    sure = (found["probability"] - 0.5).abs()
-    found = found.assign(sure=sure, said=found["probability"] >= 0.5).sort_values(["sure", "crop_id"], ascending=False)
-    found = found.assign(turn=found.groupby(["model_fold", "said"]).cumcount()).sort_values("turn", kind="stable")
+    found = found[found["model_fold"] >= 0].sort_values(["probability", "crop_id"], ascending=[False, True])
     cut = tables.read_all(tables.CROPS, crops)
     columns = [name for name in cut.columns if name not in found.columns or name in ("dataset", "crop_id")]
     chosen = _of_one_fold(found, "model_fold", settings).merge(cut[columns], on=["dataset", "crop_id"])
@@ -143,10 +142,9 @@ def _detector_cases(detector: Detector, chosen: pd.DataFrame) -> Cases:
 
 
 def _classifier_cases(classifier: Classifier, chosen: pd.DataFrame) -> Cases:
-    """Cases of a classifier: the logit of what each crop was called minus the other logit."""
+    """Cases of a classifier: the logit of malignant minus that of benign of each crop."""
     weight = next(classifier.model.parameters())
     malignant, benign = (classifier.classes.index(label) for label in ("malignant", "benign"))
-    sign = torch.tensor(np.where(chosen["probability"] >= 0.5, 1.0, -1.0)).to(weight)
     rows: list[Any] = list(chosen.itertuples())
     x = preprocess([read_crop(row.png) for row in rows], classifier.crop_size).to(weight)
     size = classifier.crop_size
@@ -158,7 +156,7 @@ def _classifier_cases(classifier: Classifier, chosen: pd.DataFrame) -> Cases:
     ]
 
     def select(logits: Any, numbers: Tensor) -> Tensor:
-        return (logits[:, malignant] - logits[:, benign]) * sign[numbers]
+        return logits[:, malignant] - logits[:, benign]
 
     camera = last_picture_layer(classifier.model, x[:1])
     return Cases(classifier.model, x, select, np.array(regions), (camera,) * len(x) if camera else ())

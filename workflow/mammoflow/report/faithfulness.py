@@ -73,17 +73,25 @@ def verdict(method: str, means: pd.DataFrame) -> dict[str, Any]:
         return {"passes": None, "text": "control: never looked at the model"}
     row = means.loc[method]
     checks = [
-        (row["randomised_upper_half"] < DEPENDENT, "depends on the weights", "hardly depends on the weights"),
-        (row["stability"] > STABLE, "stable under noise", "unstable under noise"),
         (
+            "randomised_upper_half",
+            row["randomised_upper_half"] < DEPENDENT,
+            "depends on the weights",
+            "hardly depends on the weights",
+        ),
+        ("stability", row["stability"] > STABLE, "stable under noise", "unstable under noise"),
+        (
+            "deletion",
             row["deletion"] < means.at[RANDOM, "deletion"],
             "deletion better than random",
             "deletion no better than random",
         ),
     ]
-    beside = "better" if row["deletion"] < means.at[BLOB, "deletion"] else "no better"
-    said = [good if passed else bad for passed, good, bad in checks]
-    return {
-        "passes": all(bool(passed) for passed, _, _ in checks),
-        "text": f"{', '.join(said)}; {beside} at deletion than the blob",
-    }
+    said = [
+        f"{figure.replace('_', ' ')} can't be told" if pd.isna(row[figure]) else good if passed else bad
+        for figure, passed, good, bad in checks
+    ]
+    if not pd.isna(row["deletion"]):
+        better = row["deletion"] < means.at[BLOB, "deletion"]
+        said.append(f"{'better' if better else 'no better'} at deletion than the blob")
+    return {"passes": all(bool(passed) for _, passed, _, _ in checks), "text": ", ".join(said)}
