@@ -31,11 +31,11 @@ PLATFORM = {
 
 TABLES = ["pandas", "pandera", "pyarrow", "numpy"]
 PIXELS = ["pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls",
-          "opencv-python-headless", "scipy", "pillow"]  # fmt: skip
+          "imagecodecs", "isal", "numba", "opencv-python-headless", "scipy", "pillow"]  # fmt: skip
 DETECTOR = ["torch", "torchvision", "ultralytics", "ensemble-boxes", "safetensors", "opencv-python-headless"]
 CLASSIFIER = ["torch", "torchvision", "timm", "safetensors", "scikit-learn", "scipy", "opencv-python-headless"]
 STAGES = {
-    "phantom": [*TABLES, *PIXELS, "imagecodecs"],
+    "phantom": [*TABLES, *PIXELS],
     "index": [*TABLES, *PIXELS],
     "labels": [*TABLES, "defusedxml"],
     "images": [*TABLES, *PIXELS],

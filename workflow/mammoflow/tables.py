@@ -203,6 +203,17 @@ IMAGES = _schema(
     },
 )
 
+MASTERS = _schema(
+    "masters",
+    {
+        "dataset": _DATASET,
+        "image_id": _IMAGE_ID,
+        "master_png": _text("16-bit picture of the stored image's size before any window, dense tissue bright"),
+        "offset": _float("modality value (after rescale) of grey 0; padding is 0 too"),
+        "slope": _float("modality value = offset + slope * grey; negative where low values are bright"),
+    },
+)
+
 TRAINING = _schema(
     "training",
     {
@@ -467,6 +478,7 @@ ALL = {
         MASKS,
         PATIENTS,
         IMAGES,
+        MASTERS,
         TRAINING,
         DUPLICATES,
         DETECTIONS,

@@ -1,5 +1,7 @@
 """Adapter of rule images_convert."""
 
+from pathlib import Path
+
 from mammoflow.images import convert_shard
 from mammoflow.jobs import job
 
@@ -16,5 +18,6 @@ if __name__ == "__main__":
             patients=snakemake.input.patients,
             table=snakemake.output.table,
             pictures=snakemake.output.pictures,
+            kept=Path(snakemake.output.pictures).parent / ".kept" / snakemake.wildcards.shard,
             workers=snakemake.threads,
         )

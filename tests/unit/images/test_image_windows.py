@@ -11,6 +11,7 @@ from pydicom.pixels.processing import apply_windowing
 
 from mammoflow.errors import RenderError
 from mammoflow.images import render
+from mammoflow.images.sampling import counts
 from mammoflow.images.stored import Stored
 from mammoflow.images.windows import grey_table, window_linear, window_linear_exact, window_sigmoid
 
@@ -31,7 +32,8 @@ def stored_of(bits=12, signed=False, photometric="MONOCHROME2", **attributes):
 
 def levels(stored, window, machine="unknown"):
     """Grey level of each stored value, lowest value first."""
-    table, _ = grey_table(stored, window, machine, None)
+    seen = counts(stored.patterns, stored.bits, None, 1)
+    table, _ = grey_table(stored, window, machine, seen)
     return table[np.argsort(stored.values())]
 
 
@@ -148,7 +150,7 @@ def test_inversion_happens_once(photometric, shape):
 
 def test_second_window_and_its_record():
     stored = stored_of(12, WindowCenter=[2000, 100], WindowWidth=[4000, 201])
-    table, used = grey_table(stored, {"mode": "dicom", "index": 1}, "", None)
+    table, used = grey_table(stored, {"mode": "dicom", "index": 1}, "", np.zeros(4096, int))
     assert used == {"mode": "dicom", "index": 1, "function": "LINEAR", "center": 100, "width": 201}
     assert (table[0], table[199], table[200]) == (1, 254, 255)
 

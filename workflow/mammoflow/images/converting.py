@@ -14,24 +14,41 @@ from numpy.typing import NDArray
 from mammoflow import tables
 from mammoflow.errors import RenderError
 from mammoflow.files import write_bytes
-from mammoflow.images.rendering import Record, render
+from mammoflow.images.kept import Kept
+from mammoflow.images.masters import master_table
+from mammoflow.images.png import encode_png
+from mammoflow.images.rendering import Record, draw, look_up
+from mammoflow.images.stored import Stored, read_stored
 from mammoflow.images.training import training_picture, training_transform
 from mammoflow.index.listing import resolve_root
 from mammoflow.jobs import progress
+from mammoflow.provenance import code_digest, settings_digest
 
 log = logging.getLogger("mammoflow")
 
 JPEG_QUALITY = 95
 TRAINING_DIRECTORY = "train"
+MASTERS_DIRECTORY = "masters"
+MASTERS_TABLE = "masters.tsv"
 
 
 class ShardImage(NamedTuple):
-    """An image to convert: its keys, the machine for presets, and its file."""
+    """An image to convert: its keys, the machine for presets, its file, and a digest of what the index says of it."""
 
     image_id: str
     patient_key: str
     machine: str
     file: Path
+    indexed: str
+
+
+class Target(NamedTuple):
+    """What a shard's images become: the data set's name and `window`, section `images` of the config, the directory."""
+
+    dataset: str
+    window: dict[str, Any]
+    settings: dict[str, Any]
+    pictures: Path
 
 
 def convert_shard(
@@ -44,6 +61,7 @@ def convert_shard(
     patients: str | Path,
     table: str | Path,
     pictures: str | Path,
+    kept: str | Path | None = None,
     workers: int = 1,
 ) -> None:
     """Convert a shard's images and write their table.
@@ -56,7 +74,9 @@ def convert_shard(
         training size are PNG), and see `mammoflow.images.training.training_transform`.
     index, sources, patients : tables to read; images of status ok whose patient is in the shard are converted.
     table : file to write, see `mammoflow.tables.IMAGES`; sorted by image_id.
-    pictures : directory to make: ``<image_id>.png`` (or ``.jpg``) and ``train/<image_id>.png``.
+    pictures : directory to make: ``<image_id>.png`` (or ``.jpg``) and ``train/<image_id>.png``; where `masters` is
+        set, ``masters/<image_id>.png`` and ``masters.tsv`` (see `mammoflow.tables.MASTERS`).
+    kept : directory for what the next run may take over, see `mammoflow.images.kept`; None keeps nothing.
     workers : threads; the results don't depend on it.
 
     Raises
@@ -65,21 +85,27 @@ def convert_shard(
         The root isn't there.
     """
     images = shard_images(dataset, shard, index, sources, patients)
-    pictures = Path(pictures)
-    (pictures / TRAINING_DIRECTORY).mkdir(parents=True, exist_ok=True)
-    convert = partial(
-        convert_image,
-        dataset_name=dataset["name"],
-        window=dataset["window"],
-        pictures=pictures,
-        settings=settings,
-    )
+    target = Target(dataset["name"], dataset["window"], settings, Path(pictures))
+    (target.pictures / TRAINING_DIRECTORY).mkdir(parents=True, exist_ok=True)
+    store = Kept(kept)
+    store.forget_others({image.image_id for image in images})
+    convert = partial(converted_or_kept, target=target, kept=store)
     with ThreadPoolExecutor(workers) as pool:
-        rows = list(progress(pool.map(convert, images), len(images), f"images of {dataset['name']} {shard}"))
+        made = list(progress(pool.map(convert, images), len(images), f"images of {dataset['name']} {shard}"))
+    rows = [row for row, _ in made]
+    _tell(rows, sum(reused for _, reused in made))
+    tables.write(tables.IMAGES, tables.from_rows(tables.IMAGES, rows), table)
+    if settings.get("masters"):
+        masters = tables.from_rows(tables.MASTERS, [row for row in rows if row["status"] == "ok"])
+        tables.write(tables.MASTERS, masters, target.pictures / MASTERS_TABLE)
+
+
+def _tell(rows: list[dict[str, Any]], reused: int) -> None:
+    if reused:
+        log.info("%d of %d images are those of the run before", reused, len(rows))
     reasons = Counter(row["reason"] for row in rows if row["status"] == "excluded")
     for reason, count in reasons.most_common():
         log.warning("%d of %d images give no picture: %s", count, len(rows), reason)
-    tables.write(tables.IMAGES, tables.from_rows(tables.IMAGES, rows), table)
 
 
 def shard_images(
@@ -94,17 +120,39 @@ def shard_images(
         "image_id"
     )
     root = resolve_root(dataset["root"])
-    keys = zip(rows["image_id"], rows["patient_key"], rows["machine"], rows["path"], strict=True)
-    return [ShardImage(image_id, patient_key, machine, root / path) for image_id, patient_key, machine, path in keys]
+    return [
+        ShardImage(row["image_id"], row["patient_key"], row["machine"], root / row["path"], settings_digest(row))
+        for row in rows.to_dict("records")
+    ]
 
 
-def convert_image(
-    image: ShardImage, *, dataset_name: str, window: dict[str, Any], pictures: Path, settings: dict[str, Any]
-) -> dict[str, Any]:
-    """Write one image's two pictures; return its row of `mammoflow.tables.IMAGES`."""
-    keys = {"dataset": dataset_name, "image_id": image.image_id, "patient_key": image.patient_key}
+def converted_or_kept(image: ShardImage, *, target: Target, kept: Kept) -> tuple[dict[str, Any], bool]:
+    """Return an image's row, and whether its pictures are those of the run before; else they are made."""
     try:
-        picture, record = render(image.file, window, image.machine)
+        status = image.file.stat()
+        size, mtime_ns = status.st_size, status.st_mtime_ns
+    except OSError:
+        size = mtime_ns = -1  # rendering tells why
+    identity = settings_digest([image.indexed, size, mtime_ns, tuple(target), code_digest("images")])
+    row = kept.restore(image.image_id, identity, target.pictures)
+    if row is not None:
+        return row, True
+    row = convert_image(image, target)
+    if row["status"] == "ok":
+        columns = ("png", "train_png", *(["master_png"] if target.settings.get("masters") else []))
+        names = [str(Path(row[column]).relative_to(target.pictures)) for column in columns]
+        kept.keep(image.image_id, identity, row, target.pictures, names)
+    return row, False
+
+
+def convert_image(image: ShardImage, target: Target) -> dict[str, Any]:
+    """Write one image's pictures; return its row of `mammoflow.tables.IMAGES`, and its master's, when asked for."""
+    keys = {"dataset": target.dataset, "image_id": image.image_id, "patient_key": image.patient_key}
+    settings, pictures = target.settings, target.pictures
+    try:
+        stored = read_stored(image.file)
+        picture, record = draw(stored, target.window, image.machine)
+        master = _write_master(stored, pictures / MASTERS_DIRECTORY / f"{image.image_id}.png", settings)
     except RenderError as error:
         log.warning("%s: no picture: %s", image.image_id, error.reason)
         return keys | _no_picture(error.reason)
@@ -114,24 +162,25 @@ def convert_image(
     full, small = pictures / f"{image.image_id}{suffix}", pictures / TRAINING_DIRECTORY / f"{image.image_id}.png"
     write_picture(full, picture)
     write_picture(small, training_picture(picture, transform))
-    return (
-        keys
-        | _made(record)
-        | {
-            "png": str(full),
-            "train_png": str(small),
-            "width": width,
-            "height": height,
-            "transform": transform.to_json(),
-        }
-    )
+    paths = {"png": str(full), "train_png": str(small)} | master
+    return keys | _made(record) | paths | {"width": width, "height": height, "transform": transform.to_json()}
 
 
-def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Write a grey picture as a one-channel PNG or, by its suffix, JPEG, whole or not at all."""
-    settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
-    # encoded in memory: where OpenCV writes the file itself, it doesn't tell a full disk from other failures
-    write_bytes(path, cv2.imencode(path.suffix, picture, settings)[1].tobytes())
+def _write_master(stored: Stored, path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    if not settings.get("masters"):
+        return {}
+    table, offset, slope = master_table(stored)
+    write_picture(path, look_up(stored.patterns, table))
+    return {"master_png": str(path), "offset": offset, "slope": slope}
+
+
+def write_picture(path: Path, picture: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    """Write a grey picture as a one-channel PNG or, by its suffix, 8-bit JPEG, whole or not at all."""
+    if path.suffix == ".png":
+        encoded = encode_png(picture)
+    else:
+        encoded = cv2.imencode(path.suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    write_bytes(path, encoded)
 
 
 def _made(record: Record) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 
 from mammoflow.errors import RenderError
-from mammoflow.images.huffman import BadStream, NotCovered, TruncatedStream
+from mammoflow.images.huffman import NotCovered, TruncatedStream
 from mammoflow.images.jpeg import check_sequential, decode_lossless
 from mammoflow.images.jpeg2000 import check_jpeg2000
 
@@ -62,7 +62,7 @@ def _lossless(data: bytes) -> tuple[Any, str]:
     try:
         return decode_lossless(data), "mammoflow.jpeg"
     except NotCovered:
-        return _told_apart(data), "imagecodecs.jpegsof3"
+        return _told_apart(data), "imagecodecs.jpeg8"
 
 
 def _told_apart(data: bytes) -> Any:
@@ -73,10 +73,10 @@ def _told_apart(data: bytes) -> Any:
     end = data.rfind(END_OF_IMAGE)
     if end < 0:
         raise TruncatedStream("no end marker")
-    first, second = (imagecodecs.jpegsof3_decode(data[:end] + tail * 64 + END_OF_IMAGE) for tail in (b"\0", b"\x55"))
+    first, second = (imagecodecs.jpeg8_decode(data[:end] + tail * 64 + END_OF_IMAGE) for tail in (b"\0", b"\x55"))
     if not np.array_equal(first, second):
         raise TruncatedStream("the data end before the last pixel")
-    return imagecodecs.jpegsof3_decode(data)
+    return imagecodecs.jpeg8_decode(data)
 
 
 def _sequential(data: bytes) -> tuple[Any, str]:

@@ -65,6 +65,7 @@ def read_dicom(path: Path) -> tuple[NDArray[Any], Dataset, str]:
             with path.open("rb") as stream:
                 header = _header(stream)
                 patterns, decoder = _pixels(stream, header)
+                _take_from_groups(header)
         except RenderError:
             raise
         except DAMAGE as error:
@@ -82,6 +83,16 @@ def _header(stream: BinaryIO) -> Dataset:
         if "SOPClassUID" not in header:
             raise RenderError("not_dicom", "neither DICOM nor PNG, PGM or TIFF") from None
         return header
+
+
+def _take_from_groups(header: Dataset) -> None:
+    """Copy rescale and window of an enhanced object's only frame from its functional groups (PS3.3 C.7.6.16)."""
+    for place in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+        for group in header.get(place) or []:
+            for macro in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+                for element in (element for item in group.get(macro) or [] for element in item):
+                    if element.tag not in header:
+                        header.add(element)
 
 
 def _pixels(stream: BinaryIO, header: Dataset) -> tuple[NDArray[Any], str]:

@@ -57,7 +57,8 @@ def decode_lossless(data: bytes) -> NDArray[np.uint16]:
     out = np.empty((scan.rows, scan.columns), np.uint16)
     stream = np.frombuffer(data, np.uint8)
     every = scan.restart // scan.columns
-    status = _decode(stream, scan.start, every, scan.selection, bits, short_table(codes), codes, out)
+    run = zero_run(codes)
+    status = _decode(stream, scan.start, every, scan.selection, bits, short_table(codes), codes, *run, out)
     _raise_for(status)
     if scan.transform & 15:
         out <<= scan.transform & 15
@@ -104,6 +105,16 @@ def short_table(codes: NDArray[np.uint16]) -> NDArray[np.int32]:
     value = following >> np.where(fits, SHORT_BITS - length - extra, 0) & ((1 << extra) - 1)
     difference = np.where(value < 1 << extra >> 1, value - (1 << extra) + 1, value)
     return np.where(fits, difference * 256 + length + extra, 0).astype(np.int32)
+
+
+def zero_run(codes: NDArray[np.uint16]) -> tuple[int, int, int]:
+    """As many codes of difference 0 as fit into 12 bits, which is what air is: the bits, their length, pixels."""
+    places = np.flatnonzero((codes & 0xFF == 0) & (codes >> 8 > 0))
+    if not places.size:
+        return -1, 1, 0
+    length = int(codes[places[0]]) >> 8
+    code, pixels = int(places[0]) >> (CODE_BITS - length), SHORT_BITS // length
+    return sum(code << (length * place) for place in range(pixels)), length * pixels, pixels
 
 
 @numba.njit(nogil=True, cache=True)
@@ -178,7 +189,7 @@ def _predicted(predictor, left, above, corner):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _decode(stream, start, every, predictor, bits, short, codes, out):  # type: ignore[no-untyped-def]
+def _decode(stream, start, every, predictor, bits, short, codes, zeros, zero_bits, zero_pixels, out):  # type: ignore[no-untyped-def]
     """Decode the scan at `start` into `out`; `every` is the restart interval in rows, 0 for none."""
     rows, columns = out.shape
     position = np.int64(start)
@@ -195,17 +206,25 @@ def _decode(stream, start, every, predictor, bits, short, codes, out):  # type: 
             held = count = missing = np.int64(0)
         row, above = out[y], out[max(y - 1, 0)]
         left = np.int64(1) << (bits - 1) if first else np.int64(above[0])
-        for x in range(columns):
+        from_left = predictor == 1 or first
+        x = 0
+        while x < columns:
             if count < 32:
                 position, held, count, missing = _refill(stream, position, held, count, missing)
+            ahead = (held >> (count - zero_bits)) & ((1 << zero_bits) - 1)
+            if from_left and ahead == zeros and 0 < x <= columns - zero_pixels and count - zero_bits >= missing:
+                row[x : x + zero_pixels] = left
+                x, count = x + zero_pixels, count - zero_bits
+                continue
             difference, count = _difference(held, count, short, codes)
             if count < missing:  # bits were used that aren't there
                 return TRUNCATED if missing else BAD_CODE
-            if predictor != 1 and not first and x:
+            if not from_left and x:
                 left = _predicted(predictor, left, np.int64(above[x]), np.int64(above[x - 1]))
             left = (left + difference) & 0xFFFF
             row[x] = left
             seen |= left
+            x += 1
     position, spare = _marker(stream, position, count, missing)
     if position < 0 or stream[position] != EOI:
         return TRUNCATED if position < 0 else SPARE

@@ -20,7 +20,7 @@ def read_pgm(path: Path) -> tuple[NDArray[Any], int, str]:
     data = path.read_bytes()
     header = re.match(PGM_HEADER, data)
     if not header or not 0 < int(header[4]) < 2**16:
-        raise RenderError("undecodable_pixel_data", f"not a PGM header")
+        raise RenderError("undecodable_pixel_data", "not a PGM header")
     columns, rows, highest = (int(header[group]) for group in (2, 3, 4))
     try:
         if header[1] == b"2":
@@ -51,11 +51,11 @@ def read_picture(path: Path) -> tuple[NDArray[Any], int, str]:
     try:
         with Image.open(path, formats=["PNG", "TIFF"]) as picture:
             if getattr(picture, "n_frames", 1) > 1:
-                raise RenderError("multi_frame", f"several pictures, expected one")
+                raise RenderError("multi_frame", "several pictures, expected one")
             white_is_zero = isinstance(picture, TiffImageFile) and picture.tag_v2.get(262) == 0
             patterns = _grey(picture)
         if picture.format == "PNG" and b"IEND" not in path.read_bytes()[-16:]:
-            raise RenderError("truncated_pixel_data", f"the file ends before its end marker")
+            raise RenderError("truncated_pixel_data", "the file ends before its end marker")
     except OSError as error:
         reason = "truncated_pixel_data" if "truncated" in str(error) else "undecodable_pixel_data"
         raise RenderError(reason, f"{error}") from error

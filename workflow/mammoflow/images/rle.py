@@ -66,12 +66,14 @@ def _unpack(segment, out):  # type: ignore[no-untyped-def]
         if head > 128:
             if position >= segment.size:
                 return TRUNCATED
-            out[filled : filled + length] = segment[position]
+            for place in range(filled, filled + length):
+                out[place] = segment[position]
             position += 1
         else:
             if position + length > segment.size:
                 return TRUNCATED
-            out[filled : filled + length] = segment[position : position + length]
+            for place in range(length):
+                out[filled + place] = segment[position + place]
             position += length
         filled += length
     return WHOLE if segment.size - position <= 1 else LONG

@@ -77,7 +77,7 @@ def brightness(stored: Stored) -> NDArray[np.uint16]:
 
 
 def grey_table(
-    stored: Stored, window: dict[str, Any], machine: str, breast: NDArray[np.bool_] | None
+    stored: Stored, window: dict[str, Any], machine: str, seen: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """Compose the whole way from stored pattern to grey level.
 
@@ -86,7 +86,7 @@ def grey_table(
     stored : the pixels.
     window : setting of the data set: `mode` and what belongs to it, see `mammoflow.images.render`.
     machine : name of the machine in the index, for presets.
-    breast : bool array, (H, W), where percentiles are taken; the whole picture when None.
+    seen : int64 array, (2^bits,): how often each pattern occurs where percentiles are taken.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def grey_table(
     """
     x = modality_values(stored)
     if window["mode"] == "percentile":
-        grey, used = _percentile(stored, x, window, breast)
+        grey, used = _percentile(stored, x, window, seen)
     else:
         share, used = {"dicom": _of_file, "fixed": _fixed, "none": _none}[window["mode"]](stored, x, window, machine)
         grey = (1 - share if is_inverted(stored) else share) * WHITE
@@ -127,11 +127,15 @@ def _fixed(stored: Stored, x: Table, window: dict[str, Any], machine: str) -> tu
 
 def _of_file(stored: Stored, x: Table, window: dict[str, Any], machine: str) -> tuple[Table, dict[str, Any]]:
     """Apply the file's own window or VOI LUT; PS3.3 C.11.2 leaves values as they are where there is neither."""
-    index = int(window.get("index", 0))
     luts = stored.header.get("VOILUTSequence") or []
     centers, widths = (_floats(stored.header, keyword) for keyword in ("WindowCenter", "WindowWidth"))
     has_window = bool(centers and widths)
-    if luts and (window.get("lut") or not has_window):
+    by_lut = bool(luts) and bool(window.get("lut") or not has_window)
+    if "explanation" in window:
+        by_lut, index = _explained(stored.header, window["explanation"], by_lut)
+    else:
+        index = int(window.get("index", 0))
+    if by_lut:
         return _lut(stored, x, index, len(luts))
     if not has_window:
         return _whole_range(x), {"mode": "dicom", "function": "IDENTITY"}
@@ -142,6 +146,31 @@ def _of_file(stored: Stored, x: Table, window: dict[str, Any], machine: str) -> 
         )
     function = str(stored.header.get("VOILUTFunction") or "LINEAR").upper()
     return _windowed(x, centers[index], widths[index], function, {"mode": "dicom", "index": index})
+
+
+def _explained(header: Dataset, wanted: str, lut_first: bool) -> tuple[bool, int]:
+    """Find the window or VOI LUT of an explanation, whatever its case: whether it is a LUT, and which.
+
+    Raises
+    ------
+    RenderError
+        There is none; the message lists those there are.
+    """
+    windows = _texts(header.get("WindowCenterWidthExplanation"))
+    luts = _texts([item.get("LUTExplanation") or "" for item in header.get("VOILUTSequence") or []])
+    for by_lut in (lut_first, not lut_first):
+        names = luts if by_lut else windows
+        if wanted.strip().lower() in names:
+            return by_lut, names.index(wanted.strip().lower())
+    raise RenderError(
+        "no_such_window",
+        f"window '{wanted}' asked, the file explains its own as {windows + luts}: window.explanation in the config",
+    )
+
+
+def _texts(value: Any) -> list[str]:
+    values = [] if value is None else [value] if isinstance(value, str) else value
+    return [str(one).strip().lower() for one in values]
 
 
 def _floats(header: Dataset, keyword: str) -> list[float]:
@@ -178,12 +207,11 @@ def _lut(stored: Stored, x: Table, index: int, count: int) -> tuple[Table, dict[
 
 
 def _percentile(
-    stored: Stored, x: Table, window: dict[str, Any], breast: NDArray[np.bool_] | None
+    stored: Stored, x: Table, window: dict[str, Any], seen: NDArray[np.int64]
 ) -> tuple[Table, dict[str, Any]]:
     """Grey levels, inversion included, between two percentiles of the breast."""
     bright = x.max() + x.min() - x if is_inverted(stored) else x
-    patterns = stored.patterns if breast is None else stored.patterns[breast]
-    counts = np.bincount(patterns.ravel(), minlength=len(x)) * ~padding(stored)
+    counts = seen * ~padding(stored)
     if not counts.any():
         raise RenderError("only_padding", "no pixel besides padding to take percentiles of")
     order = np.argsort(bright, kind="stable")
