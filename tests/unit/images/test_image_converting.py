@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -6,7 +7,8 @@ import pytest
 
 from mammoflow import tables
 from mammoflow.geometry import Transform
-from mammoflow.images import convert_shard
+from mammoflow.images import convert_shard, converting, kept
+from mammoflow.images.stored import read_stored
 
 
 @pytest.fixture
@@ -129,3 +131,122 @@ def test_shard_without_patients(study, tmp_path):
 
 def test_other_shard(study):
     assert convert(study, shard="other-001")["image_id"].tolist() == ["b1"]
+
+
+@pytest.fixture
+def rendered(monkeypatch):
+    """Names of the files that are read, in the order of reading."""
+    names = []
+
+    def counting(path):
+        names.append(path.name)
+        return read_stored(path)
+
+    monkeypatch.setattr(converting, "read_stored", counting)
+    return names
+
+
+def fresh(study, tmp_path, **changes):
+    """Convert as Snakemake has it done: the outputs of the run before are gone."""
+    shutil.rmtree(tmp_path / "results/other-000", ignore_errors=True)
+    return convert(study, kept="results/.kept/other-000", **changes)
+
+
+def content(tmp_path):
+    root = tmp_path / "results/other-000"
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_unchanged_images_are_not_converted_again(study, tmp_path, rendered):
+    first, before = fresh(study, tmp_path), content(tmp_path)
+    rendered.clear()
+    again = fresh(study, tmp_path)
+    assert rendered == ["a2.dcm"]  # no picture came of it: why may have changed
+    assert again.equals(first)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"settings": WHOLE | {"train_size": 90}},
+        {"settings": WHOLE | {"format": "jpeg"}},
+        {"settings": WHOLE | {"masters": True}},
+    ],
+)
+def test_other_settings_convert_again(study, tmp_path, rendered, changes):
+    fresh(study, tmp_path)
+    rendered.clear()
+    fresh(study, tmp_path, **changes)
+    assert "a1.dcm" in rendered
+
+
+def test_another_window_code_or_file_converts_again(study, tmp_path, rendered, monkeypatch, mammogram, breast_picture):
+    fresh(study, tmp_path)
+    rendered.clear()
+    fresh(study | {"window": {"mode": "none"}}, tmp_path)
+    monkeypatch.setattr(converting, "code_digest", lambda stage: f"other {stage}")
+    fresh(study | {"window": {"mode": "none"}}, tmp_path)
+    mammogram(breast_picture[:, ::-1]).save_as(tmp_path / "raw/a1.dcm", enforce_file_format=True)
+    changed = fresh(study | {"window": {"mode": "none"}}, tmp_path)
+    assert rendered.count("a1.dcm") == 3
+    assert changed.iloc[0]["breast_x2"] == 200
+
+
+def test_pictures_edited_in_place_are_not_taken_over(study, tmp_path, rendered):
+    fresh(study, tmp_path)
+    before = content(tmp_path)
+    picture = tmp_path / "results/other-000/a1.png"
+    picture.write_bytes(picture.read_bytes()[:100])
+    rendered.clear()
+    fresh(study, tmp_path)
+    assert "a1.dcm" in rendered
+    assert content(tmp_path) == before
+
+
+def test_what_a_killed_job_made_is_taken_over(study, tmp_path, rendered, monkeypatch):
+    def killed(rows, reused):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(converting, "_tell", killed)
+        fresh(study, tmp_path)
+    rendered.clear()
+    assert fresh(study, tmp_path)["status"].tolist() == ["ok", "excluded"]
+    assert rendered == ["a2.dcm"]
+
+
+def test_removed_images_are_forgotten(study, tmp_path):
+    fresh(study, tmp_path)
+    assert (tmp_path / "results/.kept/other-000/a1.png").exists()
+    fresh(study, tmp_path, shard="other-000", patients=str(empty_patients(tmp_path)))
+    assert not [path for path in (tmp_path / "results/.kept/other-000").rglob("*") if path.is_file()]
+    assert content(tmp_path) == {}
+
+
+def empty_patients(tmp_path):
+    tables.write(tables.PATIENTS, tables.empty(tables.PATIENTS), tmp_path / "none.tsv")
+    return tmp_path / "none.tsv"
+
+
+def test_file_systems_without_hard_links(study, tmp_path, rendered, monkeypatch):
+    def refuse(source, target):
+        raise OSError(1, "not permitted")
+
+    monkeypatch.setattr(kept.os, "link", refuse)
+    fresh(study, tmp_path)
+    rendered.clear()
+    assert fresh(study, tmp_path)["status"].tolist() == ["ok", "excluded"]
+    assert "a1.dcm" in rendered
+
+
+def test_masters_when_asked(study, tmp_path, breast_picture):
+    made = convert(study, settings=WHOLE | {"masters": True}, shard="other-001")
+    masters = tables.read(tables.MASTERS, tmp_path / "results/other-001/masters.tsv")
+    assert masters["image_id"].tolist() == made["image_id"].tolist() == ["b1"]
+    master = cv2.imread(masters.iloc[0]["master_png"], cv2.IMREAD_UNCHANGED)
+    assert master.dtype == np.uint16
+    assert np.array_equal(master, breast_picture + 2)
+    assert masters.iloc[0][["offset", "slope"]].tolist() == [0, 1]
+    convert(study, shard="other-001", pictures="results/without")
+    assert not (tmp_path / "results/without/masters").exists()

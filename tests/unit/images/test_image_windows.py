@@ -11,6 +11,7 @@ from pydicom.pixels.processing import apply_windowing
 
 from mammoflow.errors import RenderError
 from mammoflow.images import render
+from mammoflow.images.rendering import _percentiles, draw
 from mammoflow.images.sampling import counts
 from mammoflow.images.stored import Stored
 from mammoflow.images.windows import grey_table, window_linear, window_linear_exact, window_sigmoid
@@ -155,6 +156,22 @@ def test_second_window_and_its_record():
     assert (table[0], table[199], table[200]) == (1, 254, 255)
 
 
+def test_window_by_explanation():
+    explained = {"WindowCenter": [2000, 100], "WindowWidth": [4000, 201]}
+    stored = stored_of(12, WindowCenterWidthExplanation=["NORMAL", "Harder"], **explained)
+    for wanted in ("harder", " HARDER "):
+        table, used = grey_table(stored, {"mode": "dicom", "explanation": wanted}, "", np.zeros(4096, int))
+        assert (used["index"], used["center"], table[199]) == (1, 100, 254)
+    item = lut_item(range(256), depth=8)
+    item.LUTExplanation = "SOFT"
+    both = stored_of(8, WindowCenterWidthExplanation="NORMAL", WindowCenter=5, WindowWidth=9, VOILUTSequence=[item])
+    assert levels(both, {"mode": "dicom", "explanation": "soft"}).tolist() == list(range(256))
+    for stored in (both, stored_of(8, WindowCenter=5, WindowWidth=9)):
+        with pytest.raises(RenderError, match="explanation") as caught:
+            levels(stored, {"mode": "dicom", "explanation": "lung"})
+        assert caught.value.reason == "no_such_window"
+
+
 def test_fixed_window_and_presets_by_machine():
     preset = {"mode": "fixed", "presets": {"Alpha 1": {"center": 128, "width": 1}, "Beta": {"center": 64, "width": 1}}}
     assert np.flatnonzero(np.diff(levels(stored_of(8), preset, "Alpha 1").astype(int))).tolist() == [127]
@@ -245,3 +262,57 @@ def test_percentile_window_spans_the_breast(mammogram, save, breast_picture):
 def test_windows_never_fall(bits, signed, center, width, function):
     greys = levels(stored_of(bits, signed), {"mode": "fixed", "center": center, "width": width, "function": function})
     assert (np.diff(greys.astype(int)) >= 0).all()
+
+
+def grey_by_reference(value, case):
+    """Grey level of one stored value, worked out in float64 step by step (PS3.3 C.11.1 to C.11.2, PS3.4 N.2)."""
+    x, low, high = (v * case["slope"] + case["intercept"] for v in (value, *case["ends"]))
+    low, high = min(low, high), max(low, high)
+    c, w = case["center"], case["width"]
+    if case["function"] == "LINEAR":
+        share = (0 if x <= c - 0.5 else 1) if w == 1 else min(max((x - (c - 0.5)) / (w - 1) + 0.5, 0), 1)
+    elif case["function"] == "LINEAR_EXACT":
+        share = min(max((x - c) / w + 0.5, 0), 1)
+    elif case["function"] == "SIGMOID":
+        share = 1 / (1 + np.exp(min(-4 * (x - c) / w, 700)))
+    else:
+        share = (x - low) / (high - low)
+    if case["padding"] is not None and min(case["padding"]) <= value <= max(case["padding"]):
+        return 0
+    grey = 255 * (1 - share if case["photometric"] == "MONOCHROME1" else share)
+    return int(np.floor(np.round(grey, 6) + 0.5))
+
+
+@given(
+    bits=st.integers(2, 16), signed=st.booleans(), slope=st.sampled_from([1.0, -1.0, 0.25, 2.5]),
+    intercept=st.sampled_from([0.0, -1024.0, 17.5]), photometric=st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
+    function=st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID", "none"]), seed=st.integers(0, 2**32 - 1),
+    padded=st.booleans(), unit_width=st.booleans(),
+)  # fmt: skip
+def test_pixels_equal_a_float64_reference(
+    bits, signed, slope, intercept, photometric, function, seed, padded, unit_width
+):
+    rng = np.random.default_rng(seed)
+    values = all_values(bits, signed)
+    picked = rng.choice(values, 40)
+    center = float(np.round(rng.uniform(values[0], values[-1]) * slope + intercept, 3))
+    width = 1.0 if unit_width else float(np.round(rng.uniform(1, 2.0**bits * abs(slope) + 1), 3))
+    padding = sorted(rng.choice(values, 2).tolist()) if padded else None
+    case = {"slope": slope, "intercept": intercept, "ends": (values[0], values[-1]), "center": center, "width": width,
+            "function": function, "photometric": photometric, "padding": padding}  # fmt: skip
+    attributes = {"RescaleSlope": slope, "RescaleIntercept": intercept}
+    if padded:
+        attributes |= {"PixelPaddingValue": padding[0], "PixelPaddingRangeLimit": padding[1]}
+    stored = stored_of(bits, signed, photometric, **attributes)
+    patterns = (picked & (2**bits - 1)).astype(np.uint8 if bits <= 8 else np.uint16).reshape(5, 8)
+    stored = Stored(patterns, bits, signed, photometric, stored.header)
+    fixed = {"mode": "fixed", "center": center, "width": width, "function": function}
+    drawn, record = draw(stored, {"mode": "none"} if function == "none" else fixed)
+    assert drawn.ravel().tolist() == [grey_by_reference(value, case) for value in picked.tolist()]
+    assert record.stored_range == (picked.min(), picked.max())
+
+
+def test_greys_are_numpys_percentiles():
+    seen = np.random.default_rng(1).integers(0, 9, 256)
+    greys = np.repeat(np.arange(256), seen)
+    assert _percentiles(seen) == pytest.approx(np.percentile(greys, [5, 50, 95]))

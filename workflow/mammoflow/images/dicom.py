@@ -34,7 +34,7 @@ LONG_VRS = (b"OB", b"OW", b"UN")
 # What damaged data makes pydicom, imagecodecs (whose errors are RuntimeErrors), libjpeg and zlib raise
 DAMAGE = (
     RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError, SyntaxError,
-    NotImplementedError, zlib.error, struct.error,
+    NotImplementedError, zlib.error, struct.error, MemoryError,
 )  # fmt: skip
 
 

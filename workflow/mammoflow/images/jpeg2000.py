@@ -22,7 +22,11 @@ def check_jpeg2000(data: bytes) -> None:
     seen: Counter[int] = Counter()
     promised: dict[int, int] = {}
     while _number(data, position, 2) == SOT:
-        tile, length, parts = _number(data, position + 4, 2), _number(data, position + 6, 4), data[position + 11]
+        tile, length, parts = (
+            _number(data, position + 4, 2),
+            _number(data, position + 6, 4),
+            _number(data, position + 11, 1),
+        )
         if 0 < length < SHORTEST_PART:
             raise BadStream(f"a tile-part of {length} bytes")
         seen[tile] += 1
@@ -40,8 +44,8 @@ def _main_header(data: bytes) -> tuple[int, int]:
     """Return the number of tiles and where the first tile-part begins."""
     if _number(data, 0, 2) != SOC or _number(data, 2, 2) != SIZ:
         raise BadStream("no SOC and SIZ marker at the start")
-    right, bottom, _, _, width, height, left, top = (_number(data, 8 + 4 * field, 4) for field in range(8))
-    if not width or not height or right <= left or bottom <= top:
+    right, bottom, x, y, width, height, left, top = (_number(data, 8 + 4 * field, 4) for field in range(8))
+    if not width or not height or right <= max(left, x) or bottom <= max(top, y):
         raise BadStream("no tiles")
     tiles = -(-(right - left) // width) * -(-(bottom - top) // height)
     position = 2
