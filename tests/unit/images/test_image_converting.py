@@ -208,9 +208,10 @@ def test_what_a_killed_job_made_is_taken_over(study, tmp_path, rendered, monkeyp
     def killed(rows, reused):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(converting, "_tell", killed)
-        fresh(study, tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            fresh(study, tmp_path)
     rendered.clear()
     assert fresh(study, tmp_path)["status"].tolist() == ["ok", "excluded"]
     assert rendered == ["a2.dcm"]
