@@ -24,13 +24,14 @@ import torch
 
 from mammoflow import boxes
 from mammoflow.detect import offline
-from mammoflow.detect.backend import same_frames, with_backend
+from mammoflow.detect.backend import with_backend
 from mammoflow.detect.infer import Frames, forward
 from mammoflow.detect.model import Detector, build_model, load_detector
 from mammoflow.detect.shard import AHEAD, BATCH, Judge, judge_images, prefetched, read_picture
 
 SETTINGS = {"min_score": 0.05, "nms_iou": 0.4}
 SHARE = 0.995  # of the anchors that random weights give no frame
+EQUAL = 0.99  # of the frames of both: rounding may swap two that suppress each other
 ROUNDS = 3  # of each, taking turns; medians are reported
 
 
@@ -55,9 +56,10 @@ def main() -> None:
                 speed, ours = _ours(one, pictures)
                 times[name].append(speed)
                 if number == 0:
-                    equal = all(same_frames(a, b) for a, b in zip(ours, found, strict=True))
+                    matched = [same for a, b in zip(ours, found, strict=True) for same in _matched(a, b)]
                     rows.append({"backend": name, "device": arguments.device, "image_size": arguments.image_size,
-                                 "architecture": detector.architecture, "boxes_equal": equal,
+                                 "architecture": detector.architecture,
+                                 "boxes_equal": bool(matched) and float(np.mean(matched)) >= EQUAL,
                                  "boxes": sum(len(frames.scores) for frames in ours)})  # fmt: skip
             if number:
                 commands.append(_command(root, checkpoint, pictures, arguments)[0])
@@ -92,11 +94,13 @@ def _detector(arguments: argparse.Namespace, picture: np.ndarray) -> Detector:
         return replace(load_detector(arguments.weights, arguments.device), image_size=arguments.image_size)
     torch.manual_seed(0)
     model = build_model(arguments.architecture).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # statistics of the picture, so that the features differ from place to place
     with torch.no_grad():
-        for _ in range(5):
-            model(torch.rand(2, 1, 160, 160))
+        model(torch.from_numpy(picture)[None, None].float() / 255)
     for branch in model.model[-1].cv3:
-        torch.nn.init.normal_(branch[-1].weight, std=0.3)
+        torch.nn.init.normal_(branch[-1].weight, std=0.05)
         torch.nn.init.constant_(branch[-1].bias, 0.0)
     model = model.eval().requires_grad_(False)
     detector = Detector(model, arguments.architecture, ("lesion", "nipple"), arguments.image_size, 0, "0" * 16)
@@ -152,6 +156,14 @@ def _command(
         took.append(time.perf_counter() - started)
     labels = root / "predict1" / "run" / "labels"
     return (len(pictures) - few) / (took[1] - took[0]), [_read(labels, path) for path in pictures]
+
+
+def _matched(first: Frames, second: Frames) -> list[bool]:
+    """Whether each frame of either list has its like in the other: half a pixel, a thousandth of score."""
+    near = np.abs(first.boxes[:, None] - second.boxes[None]).max(axis=2) <= 0.5
+    near &= np.abs(first.scores[:, None] - second.scores[None]) <= 0.001
+    near &= first.classes[:, None] == second.classes[None]
+    return [*near.any(axis=1), *near.any(axis=0)]
 
 
 def _read(labels: Path, picture: str) -> Frames:

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mammoflow.detect.infer import Frames, detect_images
+from mammoflow.detect.infer import forward
 from mammoflow.detect.model import Detector, is_rtdetr
+from mammoflow.detect.preprocess import letterbox_canvas
 
 log = logging.getLogger("mammoflow")
 OPSET = 17
@@ -87,7 +88,7 @@ def with_backend(
         else there is a warning, and torch runs.
     threads : CPU threads.
     check : pictures of the study.
-    settings : section `detect` of the config (`min_score`, `nms_iou`).
+    settings : section `detect` of the config (`min_score`).
     """
     plain = for_inference(detector)
     if backend == "torch":
@@ -97,26 +98,24 @@ def with_backend(
         return plain
     try:
         exported = replace(plain, model=OnnxNetwork(plain.model, threads))
-        found = [detect_images(one, check, settings["min_score"], settings["nms_iou"]) for one in (plain, exported)]
+        equal = all(same_output(plain, exported, picture, settings["min_score"]) for picture in check)
     except Exception as error:  # the exporter and the runtime raise many kinds
         log.warning("%s: ONNX Runtime can't run it (%s); torch runs it", detector.architecture, error)
         return plain
-    if not all(same_frames(*pair) for pair in zip(*found, strict=True)):
+    if not equal:
         log.warning("%s: ONNX Runtime's frames differ from torch's; torch runs it", detector.architecture)
         return plain
     return exported
 
 
-def same_frames(first: Frames, second: Frames) -> bool:
-    """Whether two lists of frames are the same but for half a pixel and a thousandth of score.
+def same_output(first: Detector, second: Detector, picture: NDArray[np.uint8], min_score: float) -> bool:
+    """Whether two ways to run a YOLO frame a picture alike, every anchor at or above `min_score` compared.
 
-    Frames whose scores lie closer than that may swap places.
+    Edges may differ by half a pixel of the input, scores by a thousandth. Anchors are compared, not what non-maximum
+    suppression leaves of them: there the smallest difference can change which of two frames stays.
     """
-    if len(first.scores) != len(second.scores):
-        return False
-    if not len(first.scores):
-        return True
-    near = np.abs(first.boxes[:, None] - second.boxes[None]).max(axis=2) <= SAME_PIXELS
-    near &= np.abs(first.scores[:, None] - second.scores[None]) <= SAME_SCORE
-    near &= first.classes[:, None] == second.classes[None]
-    return bool(near.any(axis=0).all() and near.any(axis=1).all())
+    canvas, _ = letterbox_canvas(picture, first.image_size)
+    one, other = (forward(detector, [canvas])[0] for detector in (first, second))
+    above = (torch.maximum(one[4:], other[4:]) >= min_score).any(dim=0)
+    apart = (one - other).abs()[:, above]
+    return bool((apart[:4] <= SAME_PIXELS).all() and (apart[4:] <= SAME_SCORE).all())
