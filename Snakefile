@@ -18,6 +18,7 @@ include: "workflow/rules/classify.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/anatomy.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/predict.smk"
 include: "workflow/rules/diagnose.smk"
 include: "workflow/rules/verify.smk"
 

@@ -34,6 +34,7 @@ PIXELS = ["pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "py
           "imagecodecs", "isal", "numba", "opencv-python-headless", "scipy", "pillow"]  # fmt: skip
 DETECTOR = ["torch", "torchvision", "ultralytics", "ensemble-boxes", "safetensors", "opencv-python-headless"]
 CLASSIFIER = ["torch", "torchvision", "timm", "safetensors", "scikit-learn", "scipy", "opencv-python-headless"]
+DRAWING = ["matplotlib", "jinja2", "pillow"]
 STAGES = {
     "phantom": [*TABLES, *PIXELS],
     "index": [*TABLES, *PIXELS],
@@ -44,7 +45,8 @@ STAGES = {
     "classify": [*TABLES, *PIXELS, *CLASSIFIER],
     "explain": [*TABLES, *PIXELS, *DETECTOR, *CLASSIFIER, "captum", "matplotlib"],
     "anatomy": [*TABLES, "opencv-python-headless"],
-    "report": [*TABLES, "scikit-learn", "matplotlib", "jinja2", "jsonschema", "pillow", "opencv-python-headless"],
+    "report": [*TABLES, *DRAWING, "scipy", "scikit-learn", "faster-coco-eval", "jsonschema", "opencv-python-headless"],
+    "predict": [*TABLES, *PIXELS, *DETECTOR, *CLASSIFIER, "onnx", "onnxruntime", "defusedxml", "faster-coco-eval"],
     "diagnose": [*TABLES, *PIXELS, *DETECTOR, *CLASSIFIER, "onnx", "onnxruntime"],
     "verify": TABLES,
 }

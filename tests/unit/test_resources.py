@@ -42,7 +42,7 @@ def test_every_rule_measures_itself(on_cpu):
 
 
 def test_a_gpu_is_asked_for_by_the_rules_that_compute_on_the_studys_device(on_cpu, on_gpu):
-    computing = {name for name, rule in on_gpu.items() if "device" in set(rule.params.keys())} | {"diagnose"}
+    computing = {name for name, rule in on_gpu.items() if "device" in set(rule.params.keys())} | {"diagnose", "predict"}
     assert len(computing) >= 8
     assert {
         name for name, rule in on_gpu.items() if "gpu" in rule.resources and rule.resources["gpu"].value

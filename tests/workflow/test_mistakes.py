@@ -13,6 +13,7 @@ MISTAKES = [
     (["--config", "labels={'folds': 40}"], "labels.folds"),
     (["diagnose"], "--config study=DIR"),
     (["diagnose", "--config", "study=none"], "none"),
+    (["predict"], "MAMMOFLOW_PREDICT_ROOT"),
 ]
 
 

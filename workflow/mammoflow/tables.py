@@ -366,6 +366,7 @@ FRAMES = _schema(
         "image_id": _IMAGE_ID,
         "patient_key": _PATIENT_KEY,
         "fold": _int("fold of the patient, -1 for external patients", EXTERNAL_FOLD),
+        "protocol": _text("how the crops were gathered that the classifier learnt from", PROTOCOLS),
         "detection_id": _text("lesion detection that is judged", pattern=_ID),
         "detector": _text("architecture, for example yolov6n"),
         "score": _float("the detector's confidence", 0, 1),

@@ -1,5 +1,6 @@
 """Names from the config and the look-ups of all stages: what is watched, where a table lies. Needs nothing."""
 
+import os
 import sys
 
 from mammoflow.config import check_config, sweep_points, sweep_settings
@@ -7,6 +8,7 @@ from mammoflow.diagnose.request import check_request
 from mammoflow.errors import MammoflowError
 from mammoflow.index.listing import listing_digest
 from mammoflow.labels.plan import planned_digest, shard_names
+from mammoflow.predict.request import check_frozen, requested
 from mammoflow.provenance import code_digest, file_sha256, text_digest
 
 
@@ -207,3 +209,78 @@ def request(wildcards):
     """No file: a missing, wrong or empty directory stops before any model is trained."""
     or_stop(check_request, setting("study"))
     return []
+
+
+# Models and tables that `predict` uses as they are: parameters, not inputs, so that it never trains.
+FROZEN = {
+    "protocol": PROTOCOLS[0],
+    "detectors": {
+        name: expand(
+            "results/detect/{detector}/fold{fold}/model.safetensors",
+            detector=name,
+            fold=FOLDS,
+        )
+        for name in DETECTORS
+    },
+    "thresholds": {name: f"results/detect/{name}/thresholds.tsv" for name in DETECTORS},
+    "classifiers": {
+        name: expand(
+            "results/classify/{protocol}/{classifier}/fold{fold}/model.safetensors",
+            protocol=PROTOCOLS[0],
+            classifier=name,
+            fold=FOLDS,
+        )
+        for name in CLASSIFIERS
+    },
+    "study": {
+        "indices": expand("results/index/{dataset}.tsv", dataset=INTERNAL),
+        "patients": ["results/labels/patients.tsv"],
+        "lesions": expand("results/labels/{dataset}/lesions.tsv", dataset=INTERNAL),
+        "truths": expand("results/labels/{dataset}/truth.tsv", dataset=INTERNAL),
+        "images": shards("results/images/{dataset}/{shard}.tsv", INTERNAL),
+        "crops": shards(
+            "results/crops/{protocol}/{dataset}/{shard}.tsv",
+            INTERNAL,
+            protocol=PROTOCOLS[:1],
+        ),
+        "predictions": expand(
+            "results/classify/{protocol}/{classifier}/{dataset}.tsv",
+            protocol=PROTOCOLS[:1],
+            classifier=CLASSIFIERS,
+            dataset=INTERNAL,
+        ),
+        "judged_frames": expand(
+            "results/classify/{protocol}/{classifier}/{dataset}.frames.tsv",
+            protocol=PROTOCOLS[:1],
+            classifier=CLASSIFIERS,
+            dataset=INTERNAL,
+        ),
+    },
+}
+
+
+def frozen_files():
+    """Models and thresholds that `predict` needs."""
+    models = [*FROZEN["detectors"].values(), *FROZEN["classifiers"].values()]
+    return [path for paths in models for path in paths] + list(
+        FROZEN["thresholds"].values()
+    )
+
+
+def prediction(wildcards):
+    """No file: a directory that can't be used or a model that isn't there stops before any job."""
+    or_stop(requested, STUDY)
+    or_stop(check_frozen, frozen_files())
+    return []
+
+
+def watched_prediction(wildcards):
+    """Digests of the images' directory, of the models and of the study's tables; taken by the main process only."""
+    if not workflow.is_main_process:
+        return ""
+    tables = [path for paths in FROZEN["study"].values() for path in paths]
+    present = [path for path in [*frozen_files(), *tables] if os.path.isfile(path)]
+    return [
+        listing_digest(requested(STUDY)["root"]),
+        text_digest(*(f"{path} {file_sha256(path)}" for path in present)),
+    ]

@@ -48,6 +48,7 @@ rule diagnose:
                 "crops",
                 "classify",
                 "anatomy",
+                "predict",
                 "diagnose",
             ]
         ],

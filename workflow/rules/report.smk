@@ -29,6 +29,12 @@ STUDY_TABLES = {
         classifier=CLASSIFIERS,
         dataset=DATASETS,
     ),
+    "judged_frames": expand(
+        "results/classify/{protocol}/{classifier}/{dataset}.frames.tsv",
+        protocol=PROTOCOLS,
+        classifier=CLASSIFIERS,
+        dataset=DATASETS,
+    ),
     "detection_maps": expand(
         "results/explain/evaluated/{dataset}/detections.tsv", dataset=DATASETS
     ),

@@ -14,6 +14,7 @@ if __name__ == "__main__":
             predictions_path=snakemake.output.predictions,
         )
         score_frames(
+            names.protocol,
             snakemake.input.detections,
             snakemake.input.thresholds[0],
             snakemake.input.images,

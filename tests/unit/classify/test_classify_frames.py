@@ -53,12 +53,12 @@ def study(tmp_path):
         cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
         key = {"dataset": "hospital", "image_id": name, "patient_key": f"p{name}", "status": "ok", "reason": ""}
         grey = dict.fromkeys(("grey_p05", "grey_p50", "grey_p95", "breast_x1", "breast_y1", "breast_x2", "breast_y2"))
-        images.append({**dict.fromkeys(tables.IMAGES.columns, ""), **key, "png": str(tmp_path / f"{name}.png"), "train_png": "", "width": 50, "height": 40,
-                       "transform": "{}", "window": "none", "pixel_digest": name, **grey})  # fmt: skip
-        index.append({**dict.fromkeys(tables.INDEX.columns, ""), **key, "study_key": "", "directory_label": "unknown", "image_laterality": "L",
-                      "view_position": "CC", "rows": 40, "columns": 50, "bits_stored": 8, "size": 1, "mtime_ns": 1,
-                      "photometric_interpretation": "MONOCHROME2", "presentation_intent": "", "machine": "alpha",
-                      "transfer_syntax_uid": "", "imager_pixel_spacing": np.nan})  # fmt: skip
+        images.append(
+            dict.fromkeys(tables.IMAGES.columns, "")
+            | {**key, **grey, "png": str(tmp_path / f"{name}.png"), "width": 50, "height": 40}
+        )
+        sizes = {"rows": 40, "columns": 50, "bits_stored": 8, "size": 1, "mtime_ns": 1, "imager_pixel_spacing": np.nan}
+        index.append(dict.fromkeys(tables.INDEX.columns, "") | {**key, **sizes, "directory_label": "unknown"})
     written = {"detections": (tables.DETECTIONS, found), "patients": (tables.PATIENTS, patients),
                "thresholds": (tables.THRESHOLDS, thresholds), "images": (tables.IMAGES, images),
                "index": (tables.INDEX, index)}  # fmt: skip
@@ -77,7 +77,7 @@ def run(study):
     models = [study / "model0", study / "model1"]
     lists = {name: [study / f"{name}.tsv"] for name in ("detections", "images")}
     score_frames(
-        **lists, **paths, model_paths=models, crop_settings=CROPS, threads=1, device="cpu",
+        "out_of_fold", **lists, **paths, model_paths=models, crop_settings=CROPS, threads=1, device="cpu",
         frames_path=study / "frames.tsv",
     )  # fmt: skip
     return tables.read(tables.FRAMES, study / "frames.tsv").set_index("detection_id")

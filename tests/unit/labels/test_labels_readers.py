@@ -304,3 +304,15 @@ def test_truth_is_read_apart_or_copied(tmp_path, catalogue, make_lesions):
     truth = read_truth("hospital", tmp_path, TABLE, index, sources, lesions, ["malignant"])
     assert list(truth["lesion_type"]) == ["mass_spiculated", "calcifications"]
     assert list(truth["expert"]) == [True, False]
+
+
+@pytest.mark.parametrize("source", SAME_FRAME)
+def test_annotations_of_absent_images_are_left_out_only_when_asked(tmp_path, catalogue, source):
+    entry, files = SAME_FRAME[source]
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    index, sources = catalogue("positive/b.dcm")
+    assert len(read_lesions("hospital", tmp_path, [entry], index, sources, ["malignant"], partial=True)) == 0
+    with pytest.raises(AnnotationError):
+        read_lesions("hospital", tmp_path, [entry], index, sources, ["malignant"])

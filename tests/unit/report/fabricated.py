@@ -183,8 +183,21 @@ class Maker:
                        model_digest=f"{detector}digest{fold}" if fold >= 0 else "a+b+c",
                        **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)))  # fmt: skip
             self.rows["detections"].append(row)
+            if detector == "yolov6n" and finding == "lesion":
+                self.judged(row, fold, kind == "malignant" and bool(lesion_type))
             if detector == "yolov6n" and finding == "lesion" and score >= 0.3:
                 self.mined(row, fold, kind, laterality, view, lesion_type, nipple)
+
+    def judged(self, row, fold, malignant) -> None:
+        for number, classifier in enumerate(SETTINGS["classify"]["architectures"]):
+            probability = 0.5 + 0.2 * malignant + 0.25 * np.sin(1000 * row["score"] + number)
+            kept = ("dataset", "image_id", "patient_key", "detection_id", "detector", "score", "x1", "y1", "x2", "y2")
+            self.rows["judged_frames"].append(
+                {name: row[name] for name in kept}
+                | dict(fold=fold, protocol="out_of_fold", accepted=bool(row["score"] >= 0.3), classifier=classifier,
+                       probability=probability, calibrated=probability, model_fold=fold,
+                       model_digest=f"{classifier}digest{fold}")
+            )  # fmt: skip
 
     def mined(self, row, fold, kind, laterality, view, lesion_type, nipple) -> None:
         malignant = kind == "malignant" and bool(lesion_type)
@@ -212,7 +225,7 @@ class Maker:
                 dict(dataset=row["dataset"], crop_id=crop_id, image_id=row["image_id"], patient_key=row["patient_key"],
                      fold=fold, protocol="out_of_fold", classifier=classifier,
                      label="malignant" if malignant else "benign", probability=probability,
-                     calibrated=probability, masked=self.rng.random(), model_fold=fold,
+                     calibrated=probability, masked=0.5 + 0.2 * np.sin(50 * probability), model_fold=fold,
                      model_digest=f"{classifier}digest{fold}")
             )  # fmt: skip
             self.relevance("crop_maps", "crop", classifier, row, crop_id, box, probability)
@@ -272,6 +285,7 @@ FILES = {
     "screened": tables.SCREENED,
     "crops": tables.CROPS,
     "predictions": tables.PREDICTIONS,
+    "judged_frames": tables.FRAMES,
     "detection_maps": tables.RELEVANCE,
     "crop_maps": tables.RELEVANCE,
     "faithfulness": tables.FAITHFULNESS,

@@ -4,7 +4,8 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from mammoflow.report.bootstrap import Resamples
-from mammoflow.report.classification import Cases, confusion, threshold_at, untrained_folds
+from mammoflow.report.cases import Cases, confusion, operating_points, threshold_at
+from mammoflow.report.classification import untrained_folds
 from mammoflow.report.roc import GRID, Curves, pr_auc, resampled, roc_auc
 
 
@@ -71,14 +72,15 @@ def ten_cases():
     labels = np.array([True] * 5 + [False] * 5)
     scores = np.array([0.9, 0.8, 0.7, 0.6, 0.2, 0.65, 0.5, 0.4, 0.3, 0.1])
     keys = np.array([f"p{i}" for i in range(10)])
-    return Cases(labels, scores, keys, Resamples.draw(keys, 20, seed=0))
+    return Cases(labels, scores, keys, np.arange(10) % 2, Resamples.draw(keys, 20, seed=0))
 
 
-def test_operating_points_by_hand(ten_cases):
+def test_thresholds_by_hand(ten_cases):
     # sensitivity of 0.9 needs all five malignant ones; specificity of 0.9 all five benign ones
-    assert threshold_at(ten_cases, "sensitivity_0.9") == 0.2
-    assert threshold_at(ten_cases, "specificity_0.9") == 0.7
-    rates = {name: rate["value"] for name, rate in confusion(ten_cases, 0.6).items()}
+    assert threshold_at(ten_cases.labels, ten_cases.scores, "sensitivity_0.9") == 0.2
+    assert threshold_at(ten_cases.labels, ten_cases.scores, "specificity_0.9") == 0.7
+    found = confusion(ten_cases, ten_cases.scores >= 0.6)
+    rates = {name: rate["value"] for name, rate in found.items() if isinstance(rate, dict)}
     assert rates == {
         "sensitivity": 0.8,
         "specificity": 0.8,
@@ -86,15 +88,49 @@ def test_operating_points_by_hand(ten_cases):
         "negative_predictive_value": 0.8,
         "accuracy": 0.8,
     }
-    assert confusion(ten_cases, 0.7)["precision"]["value"] == 1
-    assert confusion(ten_cases, 0.7)["negative_predictive_value"]["value"] == pytest.approx(5 / 7, abs=1e-6)
+    counts = [found[name] for name in ("true_positive", "false_positive", "true_negative", "false_negative")]
+    assert counts == [4, 1, 4, 1]
+    strict = confusion(ten_cases, ten_cases.scores >= 0.7)
+    assert strict["precision"]["value"] == 1
+    assert strict["negative_predictive_value"]["value"] == pytest.approx(5 / 7, abs=1e-6)
+
+
+def test_operating_points_are_chosen_on_the_other_folds(ten_cases):
+    points = {point["aim"]: point for point in operating_points(ten_cases, ten_cases)}
+    # fold 0: malignant .9 .7 .2, benign .5 .3; fold 1: malignant .8 .6, benign .65 .4 .1
+    sensitive = points["sensitivity_0.9"]
+    assert sensitive["thresholds"] == [{"fold": 0, "threshold": 0.6}, {"fold": 1, "threshold": 0.2}]
+    assert (sensitive["true_positive"], sensitive["false_negative"]) == (4, 1)  # .2 of fold 0 lies below .6
+    assert (sensitive["true_negative"], sensitive["false_positive"]) == (3, 2)  # .65 and .4 of fold 1 above .2
+    specific = points["specificity_0.9"]
+    assert specific["thresholds"] == [{"fold": 0, "threshold": 0.8}, {"fold": 1, "threshold": 0.7}]
+    assert specific["sensitivity"]["value"] == 0.4
+    assert specific["specificity"]["value"] == 1
+    assert points["probability_0.5"]["accuracy"]["value"] == 0.7
+
+
+def test_external_cases_meet_the_threshold_of_all_internal_ones(ten_cases):
+    keys = np.array(["x", "y"])
+    outside = Cases(np.array([True, False]), np.array([0.69, 0.1]), keys, np.full(2, -1), Resamples.draw(keys, 5, 0))
+    points = {point["aim"]: point for point in operating_points(outside, ten_cases)}
+    assert points["specificity_0.9"]["thresholds"] == [{"fold": -1, "threshold": 0.7}]
+    assert points["specificity_0.9"]["sensitivity"]["value"] == 0
+
+
+def test_a_fold_whose_others_lack_a_class_is_not_counted():
+    keys = np.array(list("abcd"))
+    labels, scores = np.array([True, False, True, True]), np.array([0.9, 0.2, 0.8, 0.7])
+    cases = Cases(labels, scores, keys, np.array([0, 0, 1, 1]), Resamples.draw(keys, 5, 0))
+    points = {point["aim"]: point for point in operating_points(cases, cases)}
+    assert points["sensitivity_0.9"]["thresholds"] == [{"fold": 0, "threshold": None}, {"fold": 1, "threshold": 0.9}]
+    assert points["sensitivity_0.9"]["sensitivity"] == pytest.approx(
+        {"value": 0.0, "low": 0.0, "high": 0.0, "count": 2, "note": ""}
+    )
 
 
 def test_threshold_above_all_scores_when_a_benign_crop_is_the_surest():
-    keys = np.array(["a", "b"])
-    cases = Cases(np.array([True, False]), np.array([0.3, 1.0]), keys, Resamples.draw(keys, 5, seed=0))
-    assert threshold_at(cases, "specificity_0.9") > 1.0
-    assert confusion(cases, threshold_at(cases, "specificity_0.9"))["specificity"]["value"] == 1
+    labels, scores = np.array([True, False]), np.array([0.3, 1.0])
+    assert threshold_at(labels, scores, "specificity_0.9") > 1.0
 
 
 def test_models_that_say_one_half_of_everything_are_named():

@@ -5,6 +5,7 @@ from PIL import Image
 
 from mammoflow.report import classification, shortcut
 from mammoflow.report.bootstrap import Resamples
+from mammoflow.report.roc import roc_auc
 
 
 def crops(count=120, seed=0, **columns):
@@ -15,7 +16,7 @@ def crops(count=120, seed=0, **columns):
 
 
 def auc(table):
-    return classification.roc_auc((table["label"] == "malignant").to_numpy(), shortcut.probabilities(table).to_numpy())
+    return roc_auc((table["label"] == "malignant").to_numpy(), shortcut.probabilities(table).to_numpy())
 
 
 def test_a_shortcut_is_found_and_noise_is_not():
@@ -68,15 +69,19 @@ def test_the_lead_is_paired():
         {
             "label": np.where(malignant, "malignant", "benign"),
             "patient_key": [f"p{i:03d}" for i in range(count)],
-            "probability": rng.normal(malignant * 1.0, 1),
+            "calibrated": rng.normal(malignant * 1.0, 1),
+            "fold": 0,
         }
     )
     resamples = Resamples.draw(rows["patient_key"], 200, seed=1)
-    same = classification.audit(rows.assign(shortcut=rows["probability"]), resamples)
+    same = classification.shortcut_lead(rows.assign(shortcut=rows["calibrated"]), resamples)
     assert (same["difference"]["value"], same["difference"]["low"], same["difference"]["high"]) == (0, 0, 0)
     assert same["clearly_better"] is False
-    better = classification.audit(rows.assign(shortcut=rng.normal(size=count)), resamples)
+    better = classification.shortcut_lead(rows.assign(shortcut=rng.normal(size=count)), resamples)
     assert better["clearly_better"] is True
     assert better["difference"]["value"] == pytest.approx(
-        classification.roc_auc(malignant, rows["probability"].to_numpy()) - better["roc_auc"]["value"], abs=1e-5
+        roc_auc(malignant, rows["calibrated"].to_numpy()) - better["roc_auc"]["value"], abs=1e-5
     )
+    hidden = classification.masked_lead(rows.assign(masked=rng.normal(malignant * 1.0, 1)), resamples)
+    assert hidden["clearly_better"] is False
+    assert hidden["roc_auc"]["count"] == count

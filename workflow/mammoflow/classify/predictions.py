@@ -111,6 +111,7 @@ def _names(judges: list[Classifier]) -> dict[str, Any]:
 
 
 def score_frames(
+    protocol: str,
     detections: list[str] | list[Path],
     thresholds: str | Path,
     images: list[str] | list[Path],
@@ -129,6 +130,7 @@ def score_frames(
 
     Parameters
     ----------
+    protocol : how the crops were gathered that the classifiers learnt from.
     detections, images : tables of `mammoflow.tables.DETECTIONS` and `mammoflow.tables.IMAGES` of the data set's shards.
     thresholds : table of `mammoflow.tables.THRESHOLDS` of the detector.
     index, patients : tables of `mammoflow.tables.INDEX` and `mammoflow.tables.PATIENTS`.
@@ -153,11 +155,11 @@ def score_frames(
     rows: list[dict] = []
     with reproducible(threads, device):
         for fold, part in chosen.groupby("fold"):
+            mine = judges.of(int(str(fold)))
             for chunk in _by_images(part):
-                crops = list(_crops(chunk, pictures, spacings, crop_settings))
-                said = mean_scores(judges.of(int(str(fold))), crops)
-                made = chunk.drop(columns=["model_fold", "model_digest"]).assign(
-                    probability=said.probability, calibrated=said.calibrated, **_names(judges.of(int(str(fold))))
+                said = mean_scores(mine, list(_crops(chunk, pictures, spacings, crop_settings)))
+                made = chunk.assign(
+                    protocol=protocol, probability=said.probability, calibrated=said.calibrated, **_names(mine)
                 )
                 rows += made.to_dict("records")
     table = tables.from_rows(tables.FRAMES, rows).sort_values("detection_id", ignore_index=True)

@@ -19,12 +19,11 @@ from mammoflow.diagnose.findings import describe, write_findings
 from mammoflow.diagnose.overlays import draw_overlays
 from mammoflow.diagnose.request import check_request
 from mammoflow.errors import DataError
-from mammoflow.images import convert_shard
-from mammoflow.index.scan import scan
+from mammoflow.predict.frozen import convert_images, enrol, index_images
 from mammoflow.provenance import DIGEST_LENGTH, file_sha256, settings_digest
 from mammoflow.tables import EXTERNAL_FOLD
 
-NAME, SHARD = "study", "other-000"
+NAME = "study"
 BOX = ["x1", "y1", "x2", "y2"]
 
 log = logging.getLogger("mammoflow")
@@ -69,8 +68,10 @@ def diagnose(
     Path(findings_path).parent.mkdir(parents=True, exist_ok=True)
     # Beside the result, not in the system's temporary directory, which others may read.
     with tempfile.TemporaryDirectory(prefix=".study-", dir=Path(findings_path).parent) as work:
-        index = _index(directory, settings, Path(work))
-        images = _convert(directory, index, settings, Path(work))
+        dataset = _source(directory, settings)
+        index = _index(dataset, settings, Path(work))
+        enrol(index, {}, Path(work))
+        images = convert_images(dataset, settings, threads, Path(work))
         found = _findings(models, images, settings, threads, Path(work))
         description = describe(index, images, found, _provenance(models, settings))
         draw_overlays(description, images, Path(overlays))
@@ -85,40 +86,15 @@ def _source(directory: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {**model, "name": NAME, "source": source, "root": directory, "directories": {}}
 
 
-def _index(directory: str, settings: dict[str, Any], work: Path) -> pd.DataFrame:
+def _index(dataset: dict[str, Any], settings: dict[str, Any], work: Path) -> pd.DataFrame:
     try:
-        scan(
-            dataset=_source(directory, settings),
-            secret_file=settings["deidentify"]["secret_file"],
-            seed=settings["seed"],
-            settings=settings["index"] | {"max_excluded": 1.0},
-            table=work / "index.tsv",
-            sources=work / "sources.tsv",
-        )
+        index = index_images(dataset, settings, work)
     except DataError as error:
         raise DataError(f"the study's directory holds no usable mammogram: {error}") from error
-    return tables.read(tables.INDEX, work / "index.tsv")
-
-
-def _convert(directory: str, index: pd.DataFrame, settings: dict[str, Any], work: Path) -> pd.DataFrame:
-    usable = index[index["status"] == "ok"]
-    patients = usable["patient_key"].unique()
-    if len(patients) > 1:
-        log.warning("the directory holds images of %d patients; each is judged by itself", len(patients))
-    stranger = {"dataset": NAME, "role": "external", "label": "unknown", "annotated": False, "fold": EXTERNAL_FOLD}
-    rows = [{**stranger, "patient_key": key, "shard": SHARD} for key in patients]
-    tables.write(tables.PATIENTS, tables.from_rows(tables.PATIENTS, rows), work / "patients.tsv")
-    convert_shard(
-        dataset=_source(directory, settings),
-        shard=SHARD,
-        settings={**settings["images"], "format": "png"},
-        index=work / "index.tsv",
-        sources=work / "sources.tsv",
-        patients=work / "patients.tsv",
-        table=work / "images.tsv",
-        pictures=work / "images",
-    )
-    return tables.read(tables.IMAGES, work / "images.tsv")
+    patients = index.loc[index["status"] == "ok", "patient_key"].nunique()
+    if patients > 1:
+        log.warning("the directory holds images of %d patients; each is judged by itself", patients)
+    return index
 
 
 def _findings(models: Models, images: pd.DataFrame, settings: dict[str, Any], threads: int, work: Path) -> pd.DataFrame:

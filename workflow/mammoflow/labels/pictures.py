@@ -33,14 +33,18 @@ class Pictures:
     ----------
     index : INDEX table of the data set.
     sources : SOURCES table of the data set.
+    partial : whether annotations of images that aren't there are left out too, and no mistake.
 
     Attributes
     ----------
     unusable : image ids of excluded images that were asked for; their annotations are left out.
+    absent : names of images that were asked for and aren't there, with `partial`.
     """
 
-    def __init__(self, index: pd.DataFrame, sources: pd.DataFrame):
+    def __init__(self, index: pd.DataFrame, sources: pd.DataFrame, partial: bool = False):
         self.unusable: set[str] = set()
+        self.absent: set[str] = set()
+        self._partial = partial
         self._by_path: dict[str, Picture] = {}
         self._by_name: dict[str, list[Picture]] = defaultdict(list)
         for picture in _pictures(index, sources):
@@ -61,6 +65,9 @@ class Pictures:
             No image has this path; `where` tells what asked for it.
         """
         picture = self._by_path.get(str(PurePosixPath(path)))
+        if picture is None and self._partial:
+            self.absent.add(path)
+            return None
         if picture is None:
             raise AnnotationError(
                 f"{where}: `{path}` is no image of the data set, expected an image's path below the data set's root"
@@ -87,6 +94,9 @@ class Pictures:
         found = [picture for picture in found if picture.usable] or found[:1]
         if len(found) > 1:
             found = [picture for picture in found if _lies_below(picture.path, path)] or found
+        if not found and self._partial:
+            self.absent.add(name)
+            return None
         if not found:
             raise AnnotationError(
                 f"{where}: no image of the data set is called `{path.name}`; "

@@ -36,6 +36,7 @@ def read_lesions(
     index: pd.DataFrame,
     sources: pd.DataFrame,
     expert_classes: list[str],
+    partial: bool = False,
 ) -> pd.DataFrame:
     """Lesion table of a data set: every frame of its annotations.
 
@@ -46,6 +47,7 @@ def read_lesions(
     annotations : entries with `format`, `path` below the root and, for YOLO, `classes`.
     index, sources : its INDEX and SOURCES tables.
     expert_classes : pathologies that count as lesion for the detector.
+    partial : whether annotations may be of more images than there are; those of the others are left out.
 
     Returns
     -------
@@ -57,7 +59,7 @@ def read_lesions(
     AnnotationError
         A file can't be read or doesn't fit its image, a frame occurs twice, or a malignant one is on a negative image.
     """
-    pictures = Pictures(index, sources)
+    pictures = Pictures(index, sources, partial)
     frames = list(
         _limited(frame for entry in annotations for frame in READERS[entry["format"]](Path(root), entry, pictures))
     )
@@ -75,6 +77,7 @@ def read_truth(
     sources: pd.DataFrame,
     lesions: pd.DataFrame,
     expert_classes: list[str],
+    partial: bool = False,
 ) -> pd.DataFrame:
     """Lesion table that the evaluation alone may see; `lesions` itself for a data set without a `truth` entry.
 
@@ -82,7 +85,7 @@ def read_truth(
     """
     if truth is None:
         return lesions
-    return read_lesions(name, root, [truth], index, sources, expert_classes)
+    return read_lesions(name, root, [truth], index, sources, expert_classes, partial)
 
 
 def _rows(name: str, frames: Iterable[Frame], expert_classes: list[str]) -> Iterator[dict[str, Any]]:
@@ -148,6 +151,8 @@ def _tell(name: str, frames: list[Frame], pictures: Pictures) -> None:
     )
     if pictures.unusable:
         log.warning("%s: annotations of %d excluded images are left out", name, len(pictures.unusable))
+    if pictures.absent:
+        log.warning("%s: annotations of %d images that aren't there are left out", name, len(pictures.absent))
     bare = sum(p.usable and p.directory_label == "positive" and p.image_id not in with_lesion for p in pictures)
     if bare:
         log.warning("%s: %d usable images of the positive directory have no lesion annotated", name, bare)

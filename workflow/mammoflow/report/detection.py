@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mammoflow.report import coco
 from mammoflow.report.bootstrap import Resamples
 from mammoflow.report.froc import HitRule, Judged, froc, judge, precision_rate
 from mammoflow.report.study import IMAGE, Cohort, Study, framed
@@ -43,6 +44,7 @@ def measure(study: Study, detector: str, cohort: Cohort) -> dict[str, Any]:
         "role": cohort.role,
         "froc": curves,
         "average_precision_iou50": precision_rate(at_half, patients),
+        "coco": coco_precision(study, detector, cohort),
         "at_mining_threshold": at_mining_threshold(study, detector, cohort),
     }
 
@@ -58,6 +60,14 @@ def judged_on(study: Study, detector: str, cohort: Cohort, truth: str, rule: Hit
     images = without(cohort.of(study.pictures), unframed_images(targets))
     detections = study.lesion_detections(detector, cohort)
     return judge(_on(detections, images), _on(framed(targets), images), _on(framed(others), images), images, rule)
+
+
+def coco_precision(study: Study, detector: str, cohort: Cohort) -> dict[str, Any]:
+    """COCO's average precision over all true lesions."""
+    targets = cohort.of(study.true_lesions)
+    images = without(cohort.of(study.pictures), unframed_images(targets))
+    found = study.lesion_detections(detector, cohort)
+    return coco.average_precision(_on(found, images), _on(framed(targets), images), images)
 
 
 def unframed_images(lesions: pd.DataFrame) -> pd.DataFrame:

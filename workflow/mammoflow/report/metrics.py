@@ -15,6 +15,7 @@ from mammoflow.files import write_text
 from mammoflow.jobs import progress
 from mammoflow.provenance import code_digest, settings_digest
 from mammoflow.report import (
+    audit,
     classification,
     counts,
     detection,
@@ -22,10 +23,10 @@ from mammoflow.report import (
     mining,
     position,
     relevance,
-    shortcut,
+    two_stage,
     wording,
 )
-from mammoflow.report.study import Study, public_settings
+from mammoflow.report.study import Cohort, Study, public_settings
 
 log = logging.getLogger("mammoflow")
 
@@ -43,6 +44,11 @@ def write(study: Study, schema_path: str | Path, metrics_path: str | Path, table
     """
     metrics = measure(study)
     jsonschema.validate(metrics, json.loads(Path(schema_path).read_text("utf-8")))
+    write_document(metrics, metrics_path, tables_path)
+
+
+def write_document(metrics: dict[str, Any], metrics_path: str | Path, tables_path: str | Path) -> None:
+    """Write what `measure` gave, as JSON and as tables."""
     shutil.rmtree(tables_path, ignore_errors=True)
     for name, table in flat_tables(metrics).items():
         write_text(Path(tables_path) / f"{name}.tsv", table.to_csv(sep="\t", index=False, lineterminator="\n"))
@@ -50,21 +56,38 @@ def write(study: Study, schema_path: str | Path, metrics_path: str | Path, table
     log.info("%s", metrics["verdict"]["text"])
 
 
-def measure(study: Study) -> dict[str, Any]:
-    """Return the whole document; the same tables and settings give the same document, bit for bit."""
-    settings, cohorts = study.settings, study.cohorts
+def measure(study: Study, cohorts: list[Cohort] | None = None) -> dict[str, Any]:
+    """Return the whole document on `cohorts`, all of the study's when not given.
+
+    The same tables and settings give the same document, bit for bit.
+    """
+    settings, role = study.settings, "internal" if cohorts is None else cohorts[0].role
+    cohorts = study.cohorts if cohorts is None else cohorts
+    shown = {name for cohort in cohorts for name in cohort.datasets}
+    protocols = settings["crops"]["protocols"]
     pairs = [(detector, cohort) for detector in settings["detect"]["architectures"] for cohort in cohorts]
-    judged = _classification(study)
+    judged = _classification(study, cohorts)
     return {
         "title": settings["title"],
-        "verdict": verdict(judged),
+        "verdict": verdict(judged, role),
         "rules": wording.rules(study),
-        "counts": [counts.measure(study, dataset["name"], dataset["role"]) for dataset in settings["datasets"]],
-        "detection": [detection.measure(study, *pair) for pair in progress(pairs, len(pairs), "detectors x data sets")],
-        "mining": [
-            mining.measure(study, protocol, cohort) for protocol in settings["crops"]["protocols"] for cohort in cohorts
+        "counts": [
+            counts.measure(study, dataset["name"], dataset["role"])
+            for dataset in settings["datasets"]
+            if dataset["name"] in shown
         ],
+        "detection": [detection.measure(study, *pair) for pair in progress(pairs, len(pairs), "detectors x data sets")],
+        "mining": [mining.measure(study, protocol, cohort) for protocol in protocols for cohort in cohorts],
         "classification": judged,
+        "comparison": [
+            entry for name in protocols for cohort in cohorts for entry in classification.compare(study, name, cohort)
+        ],
+        "two_stage": [
+            two_stage.measure(study, name, classifier, cohort)
+            for name in protocols
+            for classifier in settings["classify"]["architectures"]
+            for cohort in cohorts
+        ],
         "anatomy": [position.measure(study, cohort) for cohort in cohorts],
         "relevance": [entry for cohort in cohorts for entry in relevance.measure(study, cohort)],
         "faithfulness": faithfulness.measure(study),
@@ -73,20 +96,19 @@ def measure(study: Study) -> dict[str, Any]:
     }
 
 
-def _classification(study: Study) -> list[dict[str, Any]]:
+def _classification(study: Study, cohorts: list[Cohort]) -> list[dict[str, Any]]:
     names, entries = study.settings["classify"]["architectures"], []
     for protocol in study.settings["crops"]["protocols"]:
-        crops = shortcut.features(study, protocol)
-        baseline = crops[["dataset", "crop_id"]].assign(shortcut=shortcut.probabilities(crops))
-        pairs = [(classifier, cohort) for classifier in names for cohort in study.cohorts]
+        crops = audit.described(study, protocol)
+        pairs = [(classifier, cohort) for classifier in names for cohort in cohorts]
         for classifier, cohort in progress(pairs, len(pairs), f"classifiers x data sets, {protocol}"):
-            entries.append(classification.measure(study, protocol, classifier, cohort, baseline))
+            entries.append(classification.measure(study, protocol, classifier, cohort, crops))
     return entries
 
 
-def verdict(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the report's first line: the first classifier on internal crops against the shortcut baseline."""
-    first = next((entry for entry in entries if entry["role"] == "internal"), None)
+def verdict(entries: list[dict[str, Any]], role: str = "internal") -> dict[str, Any]:
+    """Return the report's first line: the first classifier on crops of a role against the shortcut baseline."""
+    first = next((entry for entry in entries if entry["role"] == role), None)
     if first is None:
         return {
             "protocol": "",
@@ -121,7 +143,17 @@ def _verdict_text(first: dict[str, Any], audit: dict[str, Any]) -> str:
     return (
         f"The crop classifier {name} {says} than a shortcut baseline that never sees the tissue: "
         f"AUC {wording.rate_text(first['roc_auc'])} against {wording.rate_text(audit['roc_auc'])}, "
-        f"difference {wording.rate_text(lead, sign=True)}.{untrained}"
+        f"difference {wording.rate_text(lead, sign=True)}.{_masked_text(first['masked'])}{untrained}"
+    )
+
+
+def _masked_text(masked: dict[str, Any]) -> str:
+    """Say so when the lesion itself isn't shown to matter."""
+    if masked["clearly_better"] is not False:
+        return ""
+    return (
+        f" With the centre of the crops hidden its AUC is {wording.rate_text(masked['roc_auc'])}, not clearly lower: "
+        "it may go by the surroundings."
     )
 
 
@@ -157,7 +189,7 @@ def _version(package: str) -> str:
 def flat_tables(metrics: dict[str, Any]) -> dict[str, pd.DataFrame]:
     """Return the document as tables; a list inside an entry becomes a table with the entry's names in front."""
     tables: dict[str, list[dict[str, Any]]] = {}
-    for topic in ("counts", "detection", "mining", "classification", "anatomy", "relevance", "faithfulness"):
+    for topic in _TOPICS:
         for entry in metrics[topic]:
             for name, row in _flat(topic, entry, {}):
                 tables.setdefault(name, []).append(row)
@@ -165,7 +197,30 @@ def flat_tables(metrics: dict[str, Any]) -> dict[str, pd.DataFrame]:
     return {name: pd.DataFrame(rows) for name, rows in tables.items()}
 
 
-_NAMES = ["dataset", "protocol", "detector", "classifier", "cohort", "role", "kind", "model", "truth", "hit_rule"]
+_TOPICS = (
+    "counts",
+    "detection",
+    "mining",
+    "classification",
+    "comparison",
+    "two_stage",
+    "anatomy",
+    "relevance",
+    "faithfulness",
+)
+_NAMES = [
+    "dataset",
+    "protocol",
+    "detector",
+    "classifier",
+    "cohort",
+    "role",
+    "kind",
+    "model",
+    "truth",
+    "hit_rule",
+    "level",
+]
 
 
 def _flat(name: str, entry: dict[str, Any], outer: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

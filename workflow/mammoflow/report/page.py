@@ -64,6 +64,15 @@ def _context(study: Study, metrics: dict[str, Any]) -> dict[str, Any]:
         "froc": {
             truth: inline(style.png_bytes(curves.froc(metrics, truth), dpi=150)) for truth in ("expert", "any_lesion")
         },
+        "curves": {
+            name: inline(style.png_bytes(drawn, dpi=150))
+            for name, drawn in (
+                ("calibration", curves.calibration(metrics)),
+                ("decision", curves.decision(metrics)),
+                ("two_stage_roc", curves.two_stage(metrics, "roc")),
+                ("two_stage_pr", curves.two_stage(metrics, "pr")),
+            )
+        },
         "external": [cohort.name for cohort in study.cohorts if cohort.role == "external"],
         "maps": map_groups(study),
         "detector": study.settings["crops"]["detector"],

@@ -12,7 +12,7 @@ from mammoflow import tables
 IMAGE = ["dataset", "image_id"]
 EDGES = ["x1", "y1", "x2", "y2"]
 
-_SCHEMAS = {
+SCHEMAS = {
     "indices": tables.INDEX,
     "patients": tables.PATIENTS,
     "lesions": tables.LESIONS,
@@ -24,6 +24,7 @@ _SCHEMAS = {
     "screened": tables.SCREENED,
     "crops": tables.CROPS,
     "predictions": tables.PREDICTIONS,
+    "judged_frames": tables.FRAMES,
     "detection_maps": tables.RELEVANCE,
     "crop_maps": tables.RELEVANCE,
     "faithfulness": tables.FAITHFULNESS,
@@ -65,6 +66,7 @@ class Study:
     screened: pd.DataFrame
     crops: pd.DataFrame
     predictions: pd.DataFrame
+    judged_frames: pd.DataFrame
     detection_maps: pd.DataFrame
     crop_maps: pd.DataFrame
     faithfulness: pd.DataFrame
@@ -80,6 +82,11 @@ class Study:
             [Cohort("+".join(names["internal"]), "internal", tuple(names["internal"]))] if names["internal"] else []
         )
         return internal + [Cohort(name, "external", (name,)) for name in names["external"]]
+
+    @property
+    def internal(self) -> tuple[str, ...]:
+        """Names of the data sets that models learn from."""
+        return tuple(dataset["name"] for dataset in self.settings["datasets"] if dataset["role"] == "internal")
 
     @cached_property
     def pictures(self) -> pd.DataFrame:
@@ -153,9 +160,7 @@ def load(settings: dict[str, Any], paths: Mapping[str, str | Iterable[str]]) -> 
     DataError
         A table is missing or doesn't fit its schema.
     """
-    return Study(
-        settings, **{name: tables.read_all(schema, _as_list(paths[name])) for name, schema in _SCHEMAS.items()}
-    )
+    return Study(settings, **{name: tables.read_all(schema, _as_list(paths[name])) for name, schema in SCHEMAS.items()})
 
 
 def _as_list(paths: str | Iterable[str]) -> list[str]:

@@ -52,10 +52,41 @@ def rules(study: Study) -> dict[str, str]:
             "the crops that find one."
         ),
         "operating_points": (
-            "sensitivity_0.9: the highest threshold with sensitivity of at least 0.9; specificity_0.9: the lowest "
-            "with specificity of at least 0.9; probability_0.5. They are chosen on the crops they are reported on: "
-            "descriptive, not validated. Precision is TP / (TP + FP), which the paper's Eq. 1 calls specificity; "
-            "specificity is TN / (TN + FP)."
+            "sensitivity_0.9: the highest threshold with sensitivity of at least 0.9; specificity_0.9: the lowest with "
+            "specificity of at least 0.9; each chosen on the other folds' cases (on all internal ones for external "
+            "data sets), so what is reached here need not be 0.9; probability_0.5: calibrated probability of 0.5. "
+            "Precision is TP / (TP + FP), which the paper's Eq. 1 calls specificity; specificity is TN / (TN + FP)."
+        ),
+        "two_stage": (
+            "An image's score is the highest product of the detector's confidence and the classifier's calibrated "
+            "probability over its frames: those at or above the mining threshold, and always its best one; 0 without a "
+            "frame. A breast's or patient's score is the highest of its images. An image is malignant when the truth "
+            "shows a malignant lesion on it, benign when it shows none and the image's directory doesn't contradict; "
+            "a breast or patient is malignant when one of its images is. What can't be known is left out."
+        ),
+        "calibration": (
+            "Temperature fitted on the validation part of the training folds, after the class weights of the loss are "
+            "undone. Brier score: mean squared distance of probability and truth. Expected error: mean distance of "
+            "probability and share of malignant crops over five groups of rising probability. Net benefit: share of "
+            "true positives minus share of false positives times t / (1 - t), t being the probability from which one "
+            "would act."
+        ),
+        "comparison": (
+            "Difference of AUCs on the same crops: interval over resamples of patients, and DeLong's two-sided test, "
+            "which takes crops as independent and is too sure where patients have several."
+        ),
+        "coco": (
+            "faster-coco-eval: mean over IoU of at least 0.50, 0.55 .. 0.95, 101 points of recall, the 100 surest "
+            "detections of an image, over all true lesions."
+        ),
+        "masked": (
+            "The middle square of half the crop's side is replaced by the mean grey of the rest, and the classifier, "
+            "which never saw such crops, judges it again: what it still tells apart, it tells from the surroundings."
+        ),
+        "groups": (
+            "brightness: thirds of the breast's median grey among its machine's images, a stand-in for density; "
+            "malignant_type: malignant crops of one type against all benign ones; benign_content: benign crops that "
+            "show one type of true lesion, or none, against all malignant ones."
         ),
         "shortcut": (
             "Logistic regression on the frame's area, aspect and position, the detector's score, the crop's mean grey"

@@ -92,6 +92,73 @@ def _band(axes: Axes, curve: dict[str, Any], x: str, y: str, color: str, label: 
         axes.fill_between([curve[x][at] for at in known], low, high, color=color, alpha=0.15, lw=0)
 
 
+def calibration(metrics: dict) -> Figure:
+    """Share of malignant crops against mean calibrated probability, of every classifier on internal crops."""
+    figure = new(4.6, 5.0)
+    axes = figure.subplots()
+    for at, entry in enumerate(_internal(metrics)):
+        groups = [group for group in entry["calibration"]["bins"] if group["malignant_share"]["value"] is not None]
+        x = [group["mean_probability"] for group in groups]
+        shares = [group["malignant_share"] for group in groups]
+        y = [share["value"] for share in shares]
+        color, label = LINES[at % len(LINES)], f"{entry['classifier']}, {_name(entry)}"
+        axes.plot(x, y, "o-", color=color, lw=1.4, ms=4, label=label)
+        known = [(a, share) for a, share in zip(x, shares, strict=True) if share["low"] is not None]
+        axes.vlines([a for a, _ in known], [s["low"] for _, s in known], [s["high"] for _, s in known], color=color)
+    if not axes.lines:
+        return words("There is no crop whose probability could be checked.")
+    axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
+    axes.set(xlabel="Mean calibrated probability", ylabel="Share of malignant crops", xlim=(0, 1), ylim=(0, 1.01))
+    axes.set_aspect("equal")
+    figure.legend(loc="outside lower center", ncols=1)
+    return figure
+
+
+def decision(metrics: dict) -> Figure:
+    """Net benefit by threshold of every classifier on internal crops."""
+    figure = new(4.6, 5.0)
+    axes = figure.subplots()
+    entries = [entry for entry in _internal(metrics) if entry["decision_curve"]["net_benefit"]]
+    if not entries:
+        return words("There is no set of crops with both classes.")
+    for at, entry in enumerate(entries):
+        label = f"{entry['classifier']}, {_name(entry)}"
+        _band(axes, entry["decision_curve"], "threshold", "net_benefit", LINES[at % len(LINES)], label, entry)
+    curve = entries[0]["decision_curve"]
+    axes.plot(curve["threshold"], curve["treat_all"], color=GREY, lw=1.2, ls="-.", label="call every crop malignant")
+    axes.axhline(0, color=GREY, lw=0.8, ls=":", label="call none malignant")
+    top = max(value for entry in entries for value in entry["decision_curve"]["high"] if value is not None)
+    axes.set(xlabel="Probability from which one would act", ylabel="Net benefit", xlim=(0, 1), ylim=(-0.15, top + 0.05))
+    figure.legend(loc="outside lower center", ncols=1)
+    return figure
+
+
+def two_stage(metrics: dict, what: str) -> Figure:
+    """`roc` or `pr` curve of detector and first classifier together, by level, on internal images."""
+    first = next((entry for entry in metrics["two_stage"] if entry["role"] == "internal"), None)
+    levels = [level for level in first["levels"] if level["roc_auc"]["value"] is not None] if first else []
+    if first is None or not levels:
+        return words("There are no images of both classes.")
+    figure = new(4.6, 5.0)
+    axes = figure.subplots()
+    x, y, area = {"roc": ("false_positive_rate", "sensitivity", "roc_auc"), "pr": ("recall", "precision", "pr_auc")}[
+        what
+    ]
+    names = {"roc_auc": "AUC", "pr_auc": "average precision"}
+    for at, level in enumerate(levels):
+        label = f"{level['level']} ({level['units']}): {names[area]} {rate_text(level[area])}"
+        _band(axes, level[f"{what}_curve"], x, y, LINES[at % len(LINES)], label, first)
+    axes.set_title(f"{first['detector']} and {first['classifier']}")
+    labels = {"roc": ("1 - specificity", "Sensitivity"), "pr": ("Recall (sensitivity)", "Precision")}[what]
+    axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
+    figure.legend(loc="outside lower center", ncols=1)
+    return figure
+
+
+def _internal(metrics: dict) -> list[dict[str, Any]]:
+    return [entry for entry in metrics["classification"] if entry["role"] == "internal" and entry["crops"]]
+
+
 def froc(metrics: dict, truth: str) -> Figure:
     """FROC curves of every detector and cohort on one truth (`expert` or `any_lesion`), report's hit rule."""
     figure = new(5.6, 5.0)

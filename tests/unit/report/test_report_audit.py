@@ -1,0 +1,54 @@
+import pandas as pd
+import pytest
+
+from mammoflow.report import audit
+
+
+@pytest.fixture
+def rows():
+    table = pd.DataFrame(
+        [
+            ("i1", "malignant", "CC", "a", 10.0, "mass_spiculated"),
+            ("i2", "malignant", "MLO", "a", 20.0, "calcifications"),
+            ("i3", "benign", "CC", "a", 30.0, "calcifications"),
+            ("i4", "benign", "CC", "b", 200.0, "no lesion"),
+            ("i4", "benign", "CC", "b", 200.0, "no lesion"),
+            ("i5", "benign", "", "b", float("nan"), "no lesion"),
+        ],
+        columns=["image_id", "label", "view_position", "machine", "grey_p50", "content"],
+    )
+    return table.assign(dataset="d")
+
+
+def test_groups_by_hand(rows):
+    found = {(attribute, group): part.index.tolist() for attribute, group, part in audit.groups(rows)}
+    assert found == {
+        ("view_position", "CC"): [0, 2, 3, 4],
+        ("view_position", "MLO"): [1],
+        ("view_position", "unknown"): [5],
+        ("brightness", "darkest third"): [0],
+        ("brightness", "middle third"): [1],
+        ("brightness", "brightest third"): [2, 3, 4],  # a machine's only image is its brightest
+        ("malignant_type", "calcifications"): [1, 2, 3, 4, 5],
+        ("malignant_type", "mass_spiculated"): [0, 2, 3, 4, 5],
+        ("benign_content", "calcifications"): [0, 1, 2],
+        ("benign_content", "no lesion"): [0, 1, 3, 4, 5],
+    }
+
+
+def test_content_is_the_lesion_that_the_frame_finds(made_up):
+    found = audit.described(made_up, "out_of_fold").set_index("crop_id")["content"]
+    crops = made_up.crops.set_index("crop_id")
+    assert set(found[crops["label"] == "malignant"]) <= {"mass_spiculated", "mass_ill_defined", "calcifications"}
+    assert "no lesion" in set(found[crops["label"] == "benign"])
+    assert "mass_circumscribed" in set(found[crops["label"] == "benign"])
+
+
+def test_every_crop_has_its_groups(made_up_metrics):
+    entry = made_up_metrics["classification"][0]
+    for attribute in ("view_position", "brightness"):
+        parts = [row for row in entry["by_group"] if row["attribute"] == attribute]
+        assert sum(row["crops"] for row in parts) == entry["crops"]
+    assert {row["attribute"] for row in entry["by_group"]} == {
+        "view_position", "brightness", "malignant_type", "benign_content",
+    }  # fmt: skip
