@@ -67,7 +67,8 @@ def predict(
     threads : CPU threads.
     schema_path : JSON schema of the metrics.
     results : directory to make: ``index.tsv``, ``images.tsv``, ``patients.tsv``, ``lesions.tsv`` (the truth),
-        ``detections/<detector>.tsv``, ``frames/<classifier>.tsv`` (every frame's scores), ``crops.tsv`` and
+        ``detections/<detector>.tsv``, ``frames/<classifier>.tsv`` (every frame's scores), ``screened.tsv`` (dropped
+        frames with their reasons), ``crops.tsv`` and
         ``predictions/<classifier>.tsv`` (labelled crops), ``metrics.json``, ``tables/`` and ``summary.md``.
 
     Raises
@@ -161,6 +162,7 @@ def _judge(frozen: Frozen, settings: dict[str, Any], threads: int, work: Path) -
         lesions=work / "lesions.tsv",
         settings=settings["crops"],
         table=work / "crops.tsv",
+        screened=work / "screened.tsv",
         pictures=work / "crops",
     )
     for classifier, paths in frozen.classifiers.items():
@@ -195,6 +197,7 @@ def _study(dataset: dict[str, Any], frozen: Frozen, settings: dict[str, Any], wo
         "detections": sorted((work / "detections").iterdir()),
         "thresholds": list(frozen.thresholds.values()),
         "crops": [work / "crops.tsv"],
+        "screened": [work / "screened.tsv"],
         "predictions": sorted((work / "predictions").iterdir()),
         "judged_frames": sorted((work / "frames").iterdir()),
     }
