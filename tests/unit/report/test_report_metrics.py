@@ -127,7 +127,7 @@ def test_one_class_only(made_up, study_of):
     jsonschema.validate(metrics, schema())
     entry = metrics["classification"][0]
     assert entry["roc_auc"]["value"] is None
-    assert entry["roc_auc"]["note"] == "needs malignant and benign crops"
+    assert entry["roc_auc"]["note"] == "needs malignant and benign ones"
     assert entry["operating_points"] == []
 
 
