@@ -4,7 +4,7 @@ from mammoflow.jobs import job
 from mammoflow.predict.run import Frozen, predict
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], "predict"):
+    with job(snakemake.log[0], "predict", snakemake.output):
         predict(
             snakemake.params.dataset,
             Frozen(**snakemake.params.frozen),
