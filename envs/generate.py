@@ -32,7 +32,8 @@ PLATFORM = {
 TABLES = ["pandas", "pandera", "pyarrow", "numpy"]
 PIXELS = ["pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls",
           "imagecodecs", "isal", "numba", "opencv-python-headless", "scipy", "pillow"]  # fmt: skip
-DETECTOR = ["torch", "torchvision", "ultralytics", "ensemble-boxes", "safetensors", "opencv-python-headless"]
+DETECTOR = ["torch", "torchvision", "ultralytics", "ensemble-boxes", "onnx", "onnxruntime", "safetensors",
+            "opencv-python-headless"]  # fmt: skip
 CLASSIFIER = ["torch", "torchvision", "timm", "safetensors", "scikit-learn", "scipy", "opencv-python-headless"]
 DRAWING = ["matplotlib", "jinja2", "pillow"]
 STAGES = {
@@ -40,14 +41,14 @@ STAGES = {
     "index": [*TABLES, *PIXELS],
     "labels": [*TABLES, "defusedxml"],
     "images": [*TABLES, *PIXELS],
-    "detect": [*TABLES, *PIXELS, *DETECTOR, "onnx", "onnxruntime"],
+    "detect": [*TABLES, *PIXELS, *DETECTOR],
     "crops": [*TABLES, *PIXELS],
     "classify": [*TABLES, *PIXELS, *CLASSIFIER],
     "explain": [*TABLES, *PIXELS, *DETECTOR, *CLASSIFIER, "captum", "matplotlib"],
     "anatomy": [*TABLES, "opencv-python-headless"],
     "report": [*TABLES, *DRAWING, "scipy", "scikit-learn", "faster-coco-eval", "jsonschema", "opencv-python-headless"],
-    "predict": [*TABLES, *PIXELS, *DETECTOR, *CLASSIFIER, "onnx", "onnxruntime", "defusedxml", "faster-coco-eval"],
-    "diagnose": [*TABLES, *PIXELS, *DETECTOR, *CLASSIFIER, "onnx", "onnxruntime"],
+    "predict": [*TABLES, *PIXELS, *DETECTOR, *CLASSIFIER, "defusedxml", "faster-coco-eval"],
+    "diagnose": [*TABLES, *PIXELS, *DETECTOR, *CLASSIFIER],
     "verify": TABLES,
 }
 SHARED = ["pyyaml", "jsonschema"]  # mammoflow's own modules, in every stage

@@ -1,7 +1,10 @@
 """The conda environments: made from the lock, exact, readable by conda's own strict rules."""
 
+import ast
 import re
 import runpy
+import sys
+from importlib.metadata import packages_distributions
 
 import pytest
 import yaml
@@ -103,3 +106,46 @@ def test_the_lock_names_no_address_and_hashes_everything(lock):
     pins = [line for line in lock.splitlines() if line[:1].isalnum()]
     assert pins
     assert lock.count("--hash=sha256:") >= len(pins)
+
+
+def imported(path, package):
+    """What the file at `path` imports anywhere in it: mammoflow's modules as files, other packages by top name."""
+    files, names = set(), set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for module in modules:
+            top, *inner = module.split(".")
+            if top != "mammoflow":
+                names.add(top)
+                continue
+            # a package's __init__ runs before its modules
+            for depth in range(len(inner) + 1):
+                place = package.joinpath(*inner[:depth])
+                files |= {file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()}
+    return files, names
+
+
+def test_each_stage_has_the_packages_that_its_modules_import(root, generator, lock):
+    package = root / "workflow" / "mammoflow"
+    distributions = packages_distributions()
+    missing = {}
+    for stage in generator["STAGES"]:
+        there = set(generator["packages"](generator["variants"](stage)[0], lock))
+        adapters = [path for path in (root / "workflow" / "scripts").glob("*.py") if path.stem.split("_")[0] == stage]
+        assert adapters, stage
+        todo, seen = set(adapters), set()
+        while todo:
+            path = todo.pop()
+            seen.add(path)
+            files, names = imported(path, package)
+            todo |= files - seen
+            for name in names - sys.stdlib_module_names:
+                by = {re.sub(r"[-_.]+", "-", distribution).lower() for distribution in distributions[name]}
+                if not by & there:
+                    missing.setdefault(stage, set()).add(f"{path.relative_to(root)} imports {name}")
+    assert missing == {}
