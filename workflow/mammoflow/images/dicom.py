@@ -3,7 +3,6 @@
 import os
 import struct
 import warnings
-import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -22,20 +21,18 @@ from pydicom.uid import (
 )
 
 from mammoflow.errors import RenderError
-from mammoflow.images.decoders import decode
+from mammoflow.images.codestreams import picture_size
+from mammoflow.images.decoders import DECODERS, decode
 from mammoflow.images.huffman import TruncatedStream
 from mammoflow.images.rle import decode_rle
+from mammoflow.index.deflated import InflatesTooFarError, check_inflated
 
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 PIXEL_DATA = (0x7FE0, 0x0010)
 ITEM, SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 UNDEFINED = 0xFFFFFFFF
 LONG_VRS = (b"OB", b"OW", b"UN")
-# What damaged data makes pydicom, imagecodecs (whose errors are RuntimeErrors), libjpeg and zlib raise
-DAMAGE = (
-    RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError, SyntaxError,
-    NotImplementedError, zlib.error, struct.error, MemoryError,
-)  # fmt: skip
+MOST_PIXELS = 2**27  # rows times columns; more isn't decoded, whatever index.max_pixels lets through
 
 
 class Element(NamedTuple):
@@ -68,13 +65,16 @@ def read_dicom(path: Path) -> tuple[NDArray[Any], Dataset, str]:
                 _take_from_groups(header)
         except RenderError:
             raise
-        except DAMAGE as error:
+        except InflatesTooFarError as error:
+            raise RenderError("inflates_too_far", str(error)) from error
+        except Exception as error:  # neither pydicom nor any decoder promises an exception of its own for damage
             raise RenderError("undecodable_pixel_data", f"pixels can't be decoded: {error}") from error
     return patterns, header, decoder
 
 
 def _header(stream: BinaryIO) -> Dataset:
     """Read a header; `stream` is left where Pixel Data begin (at the end, when they are deflated)."""
+    check_inflated(stream)
     try:
         return dcmread(stream, stop_before_pixels=True)
     except InvalidDicomError:
@@ -164,6 +164,9 @@ def _check_format(header: Dataset) -> None:
             f"BitsAllocated {allocated}, BitsStored {bits}, HighBit {header.get('HighBit')}: "
             f"8 or 16 allocated bits are read",
         )
+    rows, columns = int(header.Rows), int(header.Columns)
+    if not 0 < rows * columns <= MOST_PIXELS:
+        raise RenderError("too_many_pixels", f"{rows} x {columns} pixels, expected 1 to {MOST_PIXELS}")
 
 
 def _native(element: Element, header: Dataset, syntax: UID) -> NDArray[Any]:
@@ -189,6 +192,11 @@ def _compressed(element: Element, header: Dataset, syntax: UID, shift: int) -> t
     bits = int(header.BitsStored)
     if shift:
         raise RenderError("high_bit", f"HighBit {header.HighBit} with BitsStored {bits} in a compressed file")
+    if syntax in DECODERS and picture_size(frame) != (rows, columns, 1):
+        raise RenderError(
+            "undecodable_pixel_data",
+            f"the picture is {' x '.join(map(str, picture_size(frame)))}, Rows and Columns say {rows} x {columns}",
+        )
     pixels, decoder = decode(frame, syntax)
     if not int(header.PixelRepresentation) and pixels.size and pixels.max() >> bits:
         raise RenderError("high_bit", f"the compressed picture has values beyond its {bits} bits stored")

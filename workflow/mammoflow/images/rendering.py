@@ -92,6 +92,15 @@ def draw(stored: Stored, window: dict[str, Any], machine: str = "unknown") -> tu
     """
     if not stored.patterns.size:
         raise RenderError("no_pixel_data", "a picture without pixels")
+    try:
+        return _drawn(stored, window, machine)
+    except RenderError:
+        raise
+    except Exception as error:  # pydicom reads attributes when asked, and promises no exception of its own for damage
+        raise RenderError("unusable_header", f"an attribute of the header can't be used: {error}") from error
+
+
+def _drawn(stored: Stored, window: dict[str, Any], machine: str) -> tuple[NDArray[np.uint8], Record]:
     height, width = stored.patterns.shape
     factor = shrink_factor(height, width)
     breast = breast_mask(shrunk_brightness(stored.patterns, brightness(stored), factor))
