@@ -200,6 +200,10 @@ IMAGES = _schema(
         "grey_p05": _float("5th percentile of the breast in the windowed picture, 0..255", 0, 255),
         "grey_p50": _float("median of the breast in the windowed picture, 0..255", 0, 255),
         "grey_p95": _float("95th percentile of the breast in the windowed picture, 0..255", 0, 255),
+        "flag": _text(
+            "doubt about the picture, empty when none; `side_disagrees`: the chest wall is at the other side"
+        ),
+        "labels_masked": _bool("whether all outside the breast was painted out, text with it"),
     },
 )
 

@@ -23,6 +23,7 @@ rule images_convert:
     params:
         dataset=of_dataset("name", "source", "root", "window"),
         settings=setting("images"),
+        mask_labels=setting("deidentify", "mask_labels"),
         planned=planned("images"),
         code=code_digest("images"),
     script:

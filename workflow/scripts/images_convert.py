@@ -19,5 +19,6 @@ if __name__ == "__main__":
             table=snakemake.output.table,
             pictures=snakemake.output.pictures,
             kept=Path(snakemake.output.pictures).parent / ".kept" / snakemake.wildcards.shard,
+            mask_labels=snakemake.params.mask_labels,
             workers=snakemake.threads,
         )

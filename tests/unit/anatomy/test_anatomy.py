@@ -30,6 +30,7 @@ def image_row(image_id, png="", breast=(np.nan,) * 4, patient="p1"):
         "transform": Transform.resize(WIDTH, HEIGHT, 40, 60).to_json(),
         **dict(zip(("breast_x1", "breast_y1", "breast_x2", "breast_y2"), breast, strict=True)),
         "window": "", "pixel_digest": "", "grey_p05": 1, "grey_p50": 2, "grey_p95": 3,
+        "flag": "", "labels_masked": False,
     }  # fmt: skip
 
 

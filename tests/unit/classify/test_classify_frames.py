@@ -55,7 +55,7 @@ def study(tmp_path):
         grey = dict.fromkeys(("grey_p05", "grey_p50", "grey_p95", "breast_x1", "breast_y1", "breast_x2", "breast_y2"))
         images.append(
             dict.fromkeys(tables.IMAGES.columns, "")
-            | {**key, **grey, "png": str(tmp_path / f"{name}.png"), "width": 50, "height": 40}
+            | {**key, **grey, "labels_masked": False, "png": str(tmp_path / f"{name}.png"), "width": 50, "height": 40}
         )
         sizes = {"rows": 40, "columns": 50, "bits_stored": 8, "size": 1, "mtime_ns": 1, "imager_pixel_spacing": np.nan}
         index.append(dict.fromkeys(tables.INDEX.columns, "") | {**key, **sizes, "directory_label": "unknown"})

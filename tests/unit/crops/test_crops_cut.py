@@ -104,6 +104,7 @@ def shard(tmp_path, monkeypatch):
                 "reason": "", "png": f"image{number}.png", "train_png": "small.png", "width": 60, "height": 80,
                 "transform": "{}", "breast_x1": 0, "breast_y1": 0, "breast_x2": 60, "breast_y2": 80, "window": "none",
                 "pixel_digest": f"{number}", "grey_p05": 0, "grey_p50": 0, "grey_p95": 0,
+                "flag": "", "labels_masked": False,
             }
         )  # fmt: skip
         index.append(

@@ -53,6 +53,7 @@ def hospital(tmp_path, monkeypatch):
                 "reason": "", "png": str(path), "train_png": str(path), "width": 160, "height": 200,
                 "transform": step.to_json(), "breast_x1": 0, "breast_y1": 0, "breast_x2": 160, "breast_y2": 200,
                 "window": "none", "pixel_digest": f"{number}", "grey_p05": 0, "grey_p50": 0, "grey_p95": 0,
+                "flag": "", "labels_masked": False,
             }
         )  # fmt: skip
         fold = -1 if number == 5 else number % 3

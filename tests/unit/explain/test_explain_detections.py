@@ -69,6 +69,8 @@ def image_row(path, image_id="i1"):
         "window": "none",
         "pixel_digest": "0" * 16,
         **{f"grey_p{percentile}": 1.0 for percentile in ("05", "50", "95")},
+        "flag": "",
+        "labels_masked": False,
     }
 
 

@@ -34,6 +34,7 @@ def study(tmp_path):
         train_png=str(tmp_path / "train.png"), width=STORED, height=STORED,
         transform=Transform.resize(STORED, STORED, SIDE, SIDE).to_json(),
         breast_x1=0, breast_y1=0, breast_x2=120, breast_y2=200, grey_p05=100.0, grey_p50=100.0, grey_p95=100.0,
+        flag="", labels_masked=False,
     )  # fmt: skip
     index = blank(
         tables.INDEX, status="ok", directory_label="positive", photometric_interpretation="MONOCHROME2",

@@ -251,3 +251,34 @@ def test_masters_when_asked(study, tmp_path, breast_picture):
     assert masters.iloc[0][["offset", "slope"]].tolist() == [0, 1]
     convert(study, shard="other-001", pictures="results/without")
     assert not (tmp_path / "results/without/masters").exists()
+
+
+@pytest.mark.parametrize(("laterality", "flag"), [("L", ""), ("R", "side_disagrees"), ("", "")])
+def test_side_seen_against_the_header(study, caplog, laterality, flag):
+    index = tables.read(tables.INDEX, "index.tsv")
+    index["image_laterality"] = laterality
+    tables.write(tables.INDEX, index, "index.tsv")
+    with caplog.at_level("WARNING", "mammoflow"):
+        made = convert(study)
+    assert made["flag"].tolist() == [flag, ""]  # the breast is at the left; the other file gives no picture
+    assert ("1 of 2 images are doubtful: side_disagrees" in caplog.text) == bool(flag)
+
+
+def test_labels_are_masked_when_asked(study, breast_picture):
+    plain, masked = convert(study).iloc[0], convert(study, mask_labels=True, table="results/m.tsv").iloc[0]
+    assert (plain["labels_masked"], masked["labels_masked"]) == (False, True)
+    picture = cv2.imread(masked["png"], cv2.IMREAD_UNCHANGED)
+    assert not picture[10:30, 160:190].any()  # the label
+    inside = breast_picture[:, :150] > 0
+    x = breast_picture.astype(float) + 1  # LINEAR by hand
+    grey = np.floor(np.round(np.clip(((x - 1999.5) / 3999 + 0.5) * 255, 0, 255), 6) + 0.5)
+    assert np.array_equal(picture[:, :150][inside], grey[:, :150][inside])
+    edges = [f"breast_{edge}" for edge in ("x1", "y1", "x2", "y2")]
+    assert np.abs(masked[edges].astype(float) - plain[edges].astype(float)).max() <= 4
+
+
+def test_without_a_breast_nothing_says_where_labels_are(study, mammogram):
+    label = np.zeros((300, 200))
+    label[10:30, 160:190] = 4000
+    mammogram(label).save_as("raw/a1.dcm", enforce_file_format=True)
+    assert convert(study, mask_labels=True)["reason"].tolist()[0] == "no_breast_to_mask_by"

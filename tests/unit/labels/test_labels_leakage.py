@@ -30,6 +30,8 @@ def image(number, key, digest, dataset="hospital", **changes):
         "pixel_digest": digest,
         **{f"breast_{edge}": None for edge in ("x1", "y1", "x2", "y2")},
         **{f"grey_p{p}": 1.0 for p in ("05", "50", "95")},
+        "flag": "",
+        "labels_masked": False,
     }
     return template | changes
 

@@ -46,6 +46,8 @@ def image_row(number, patient="p0", **changes):
         "window": "none",
         "pixel_digest": f"d{number}",
         **{f"grey_p{p}": 1.0 for p in ("05", "50", "95")},
+        "flag": "",
+        "labels_masked": False,
     }
     return template | changes
 

@@ -103,7 +103,8 @@ class Maker:
                  transform=Transform.resize(width, height, width, height).to_json(),
                  breast_x1=breast[0], breast_y1=breast[1], breast_x2=breast[2], breast_y2=breast[3],
                  window="dicom", pixel_digest=image_id, grey_p05=np.percentile(tissue, 5),
-                 grey_p50=np.percentile(tissue, 50), grey_p95=np.percentile(tissue, 95))
+                 grey_p50=np.percentile(tissue, 50), grey_p95=np.percentile(tissue, 95),
+                 flag="", labels_masked=False)
         )  # fmt: skip
         self.labels(dataset, image_id, lesion, truth, nipple)
         for detector in SETTINGS["detect"]["architectures"]:

@@ -35,7 +35,7 @@ class Hand:
             {**key, "status": status, "reason": "" if status == "ok" else "bad", "png": "", "train_png": "",
              "width": 200, "height": 200, "transform": Transform.resize(1, 1, 1, 1).to_json(), "window": "",
              "pixel_digest": name, **{f"breast_{edge}": np.nan for edge in ("x1", "y1", "x2", "y2")},
-             "grey_p05": np.nan, "grey_p50": np.nan, "grey_p95": np.nan}
+             "grey_p05": np.nan, "grey_p50": np.nan, "grey_p95": np.nan, "flag": "", "labels_masked": False}
         )  # fmt: skip
 
     def lesion(self, name, edges, pathology="malignant", expert=None, kind="mass_spiculated"):

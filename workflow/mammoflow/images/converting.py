@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mammoflow import tables
 from mammoflow.errors import RenderError
 from mammoflow.files import write_bytes
+from mammoflow.images.burned_in import without_labels
 from mammoflow.images.kept import Kept
 from mammoflow.images.masters import master_table
 from mammoflow.images.png import encode_png
@@ -30,25 +31,32 @@ JPEG_QUALITY = 95
 TRAINING_DIRECTORY = "train"
 MASTERS_DIRECTORY = "masters"
 MASTERS_TABLE = "masters.tsv"
+INDEXED = ("image_id", "patient_key", "machine", "image_laterality")
+SIDE_DISAGREES = "side_disagrees"
 
 
 class ShardImage(NamedTuple):
-    """An image to convert: its keys, the machine for presets, its file, and a digest of what the index says of it."""
+    """An image to convert: its keys, machine for presets, side, file, and a digest of what the index says of it."""
 
     image_id: str
     patient_key: str
     machine: str
+    image_laterality: str
     file: Path
     indexed: str
 
 
 class Target(NamedTuple):
-    """What a shard's images become: the data set's name and `window`, section `images` of the config, the directory."""
+    """What a shard's images become: the data set's name and `window`, section `images` of the config, the directory.
+
+    `mask_labels`: see `mammoflow.images.burned_in`.
+    """
 
     dataset: str
     window: dict[str, Any]
     settings: dict[str, Any]
     pictures: Path
+    mask_labels: bool
 
 
 def convert_shard(
@@ -62,6 +70,7 @@ def convert_shard(
     table: str | Path,
     pictures: str | Path,
     kept: str | Path | None = None,
+    mask_labels: bool = False,
     workers: int = 1,
 ) -> None:
     """Convert a shard's images and write their table.
@@ -77,6 +86,7 @@ def convert_shard(
     pictures : directory to make: ``<image_id>.png`` (or ``.jpg``) and ``train/<image_id>.png``; where `masters` is
         set, ``masters/<image_id>.png`` and ``masters.tsv`` (see `mammoflow.tables.MASTERS`).
     kept : directory for what the next run may take over, see `mammoflow.images.kept`; None keeps nothing.
+    mask_labels : whether to paint out all that lies outside the breast, see `mammoflow.images.burned_in`.
     workers : threads; the results don't depend on it.
 
     Raises
@@ -85,7 +95,7 @@ def convert_shard(
         The root isn't there.
     """
     images = shard_images(dataset, shard, index, sources, patients)
-    target = Target(dataset["name"], dataset["window"], settings, Path(pictures))
+    target = Target(dataset["name"], dataset["window"], settings, Path(pictures), mask_labels)
     (target.pictures / TRAINING_DIRECTORY).mkdir(parents=True, exist_ok=True)
     store = Kept(kept)
     store.forget_others({image.image_id for image in images})
@@ -106,6 +116,9 @@ def _tell(rows: list[dict[str, Any]], reused: int) -> None:
     reasons = Counter(row["reason"] for row in rows if row["status"] == "excluded")
     for reason, count in reasons.most_common():
         log.warning("%d of %d images give no picture: %s", count, len(rows), reason)
+    flagged = Counter(row["flag"] for row in rows if row["flag"])
+    for flag, count in flagged.most_common():
+        log.warning("%d of %d images are doubtful: %s", count, len(rows), flag)
 
 
 def shard_images(
@@ -121,7 +134,7 @@ def shard_images(
     )
     root = resolve_root(dataset["root"])
     return [
-        ShardImage(row["image_id"], row["patient_key"], row["machine"], root / row["path"], settings_digest(row))
+        ShardImage(**{name: row[name] for name in INDEXED}, file=root / row["path"], indexed=settings_digest(row))
         for row in rows.to_dict("records")
     ]
 
@@ -151,6 +164,7 @@ def convert_image(image: ShardImage, target: Target) -> dict[str, Any]:
     settings, pictures = target.settings, target.pictures
     try:
         stored = read_stored(image.file)
+        stored = without_labels(stored) if target.mask_labels else stored
         picture, record = draw(stored, target.window, image.machine)
         master = _write_master(stored, pictures / MASTERS_DIRECTORY / f"{image.image_id}.png", settings)
     except RenderError as error:
@@ -163,7 +177,17 @@ def convert_image(image: ShardImage, target: Target) -> dict[str, Any]:
     write_picture(full, picture)
     write_picture(small, training_picture(picture, transform))
     paths = {"png": str(full), "train_png": str(small)} | master
-    return keys | _made(record) | paths | {"width": width, "height": height, "transform": transform.to_json()}
+    checked = {"flag": side_flag(image.image_laterality, record), "labels_masked": target.mask_labels}
+    return keys | _made(record) | checked | paths | {"width": width, "height": height, "transform": transform.to_json()}
+
+
+def side_flag(image_laterality: str, record: Record) -> str:
+    """Return ``side_disagrees`` when the chest wall is seen at the other side of the picture than the header says.
+
+    Mammograms are stored with the chest wall of a left breast at the left (PS3.3 C.8.11.7.1.4, Patient Orientation A).
+    """
+    seen = record.chest_wall
+    return SIDE_DISAGREES if image_laterality and seen and seen != image_laterality else ""
 
 
 def _write_master(stored: Stored, path: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -192,7 +216,7 @@ def _made(record: Record) -> dict[str, Any]:
 
 
 def _no_picture(reason: str) -> dict[str, Any]:
-    texts = ("png", "train_png", "transform", "window", "pixel_digest")
+    texts = ("png", "train_png", "transform", "window", "pixel_digest", "flag")
     numbers = ("breast_x1", "breast_y1", "breast_x2", "breast_y2", "grey_p05", "grey_p50", "grey_p95")
-    empty = dict.fromkeys(texts, "") | dict.fromkeys(numbers, None) | {"width": 0, "height": 0}
+    empty = dict.fromkeys(texts, "") | dict.fromkeys(numbers, None) | {"width": 0, "height": 0, "labels_masked": False}
     return {"status": "excluded", "reason": reason} | empty

@@ -68,6 +68,7 @@ def convert_images(dataset: dict[str, Any], settings: dict[str, Any], threads: i
         patients=work / "patients.tsv",
         table=work / "images.tsv",
         pictures=work / "images",
+        mask_labels=settings["deidentify"]["mask_labels"],
         workers=threads,
     )
     return tables.read(tables.IMAGES, work / "images.tsv")
