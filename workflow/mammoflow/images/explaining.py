@@ -45,7 +45,7 @@ def explain_image(path: str | Path, window: dict[str, Any], out: str | Path) -> 
     -------
     The steps in their order: `header` (attributes that say how pixels are meant; no name, id, date or path), `index`
     (what the index says of it), `stored`, `modality`, `voi`, `inversion`, `padding`, `breast`, `picture` (with the
-    count of each of 256 grey levels). Where the file gives no picture, `refused` holds reason and message instead of the
+    count of each of 256 grey levels). Where there is no picture, `refused` holds reason and message instead of the
     steps not reached, and no picture is written.
     """
     out = Path(out)
