@@ -28,6 +28,8 @@ def main(command: list[str]) -> None:
         install += ["--offline", "--no-index", "--find-links", str(Path(pack) / "wheels")]
     if subprocess.run([*install, "-r", str(lock)]).returncode != 0:
         sys.exit(f"{lock.name} could not be installed: see the lines above; {source}")
+    # a study is hundreds of Python processes; without bytecode each compiles its libraries for seconds
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     bin_dir = Path(sys.executable).parent
     os.environ["PATH"] = f"{bin_dir}{os.pathsep}{os.environ['PATH']}"
     os.execvp(command[0], command)
