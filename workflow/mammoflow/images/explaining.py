@@ -11,7 +11,7 @@ from pydicom import dcmread
 from pydicom.uid import UID
 
 from mammoflow.errors import RenderError
-from mammoflow.files import write_text
+from mammoflow.files import write_bytes, write_text
 from mammoflow.images.png import encode_png
 from mammoflow.images.rendering import Record, draw
 from mammoflow.images.stored import Stored, read_stored
@@ -61,7 +61,7 @@ def explain_image(path: str | Path, window: dict[str, Any], out: str | Path) -> 
     write_text(out / "explanation.json", json.dumps(told, indent=1) + "\n")
     write_text(out / "explanation.txt", as_text(told))
     if picture is not None:
-        (out / "picture.png").write_bytes(encode_png(picture))
+        write_bytes(out / "picture.png", encode_png(picture))
     return told
 
 
