@@ -127,12 +127,12 @@ def plant_identities(raw: Path) -> None:
 
 
 def name_one_hostile(hospital: Path) -> None:
-    """Give a negative file that no annotation names the name HOSTILE, in the truth, too."""
+    """Give a negative file that no annotation names the name HOSTILE, in truth and masks, too."""
     annotated = {path.stem for path in (hospital / "annotations").rglob("*.*")}
     path = min(path for path in (hospital / "raw" / "negative").rglob("*.dcm") if path.stem not in annotated)
     path.rename(path.with_name(HOSTILE))
-    truth = hospital / "truth.tsv"
-    truth.write_text(truth.read_text().replace(path.name, HOSTILE))
+    for truth in (hospital / "truth.tsv", hospital / "masks.tsv"):
+        truth.write_text(truth.read_text().replace(path.name, HOSTILE))
 
 
 def new_study(root: Path, directory: Path) -> Study:
