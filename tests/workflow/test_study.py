@@ -94,7 +94,7 @@ def readable(path):
     yield content
     yield path.name.encode()
     if path.suffix == ".pdf":
-        yield from (zlib.decompress(stream) for stream in FLATE.findall(content))
+        yield from (zlib.decompressobj().decompress(stream) for stream in DEFLATED.findall(content))
     if path.suffix == ".npz":
         with zipfile.ZipFile(path) as container:
             yield " ".join(container.namelist()).encode()
@@ -102,7 +102,7 @@ def readable(path):
         yield base64.urlsafe_b64decode(path.name.lstrip("@"))
 
 
-FLATE = re.compile(rb"/FlateDecode.{0,80}?>>\s*stream\r?\n(.*?)\r?\nendstream", re.DOTALL)
+DEFLATED = re.compile(rb"stream\r?\n(\x78.*?)endstream", re.DOTALL)
 
 
 def test_no_identifying_value_anywhere(finished_study):
