@@ -1,6 +1,7 @@
 """What a job wrote, file by file: the list by which `snakemake verify` finds what was altered or lost since.
 
-Snakemake notices a declared output that is missing, but no file inside a directory, and no changed byte.
+Snakemake notices a missing output when it is a target or when a job must read it, but no other one, no file inside a
+directory, and no changed byte.
 A job's manifest lies where its log lies, with `manifests` for `logs`, and is no output itself: it goes when the job
 starts and comes when it has succeeded. It is what `sha256sum` writes and `sha256sum --check` reads, and names the
 directories among the outputs in comments.

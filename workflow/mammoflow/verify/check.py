@@ -32,19 +32,20 @@ def verify(manifests: str | Path, workers: int = 1) -> None:
     if not listed:
         raise DataError(f"{manifests}: holds no manifest; run the study, then verify it")
     files = wrong = 0
+    again = []
     for path in progress(listed, len(listed), "jobs verified"):
         manifest = read_manifest(path)
         faults = list(compare(manifest, workers))
         for file, fault in faults:
             log.error("%s: %s", fault, file)
         if faults:
-            first = next(iter([*manifest.files, *manifest.directories]))
-            log.error("... to make them again, remove %s and run the study", first)
+            again.append(next(iter([*manifest.files, *manifest.directories])))
         files, wrong = files + len(manifest.files), wrong + len(faults)
     if wrong:
         raise DataError(
-            f"{wrong} files are not as their jobs left them, named above; remove the output named with them and run "
-            f"the study again. Results that you removed on purpose: remove their manifests below {manifests}, too"
+            f"{wrong} files are not as their jobs left them, named above. To make them again: "
+            f"snakemake --cores all --force {' '.join(again)}, then run the study: what reads them follows. Of results "
+            f"that you removed on purpose, remove the manifests below {manifests}"
         )
     log.info("%d files of %d jobs are as they were written", files, len(listed))
 
