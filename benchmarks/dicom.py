@@ -1,0 +1,312 @@
+"""DICOM files to windowed PNGs: this stage, plain pydicom with OpenCV, DCMTK and the I/O floor, on the same files.
+
+    uv run envs/locked.py python benchmarks/dicom.py --json results.json              # seeded files, 13.6 megapixel
+    uv run envs/locked.py python benchmarks/dicom.py --dir DIR --json results.json    # any directory of DICOM files
+
+Each method runs in a process of its own per transfer syntax and converts the first file once before the clock starts.
+
+    stage         all that rule images_convert does: breast, digest, full-size and training picture
+    render+write  what plain does, by this project: stored values, window, full-size PNG
+    plain         dcmread, apply_modality_lut, apply_voi_lut in float64, 8 bits, cv2.imwrite
+    dcmtk         dcmj2pnm with the file's first window, a process a file (where it is installed)
+    floor         the file read, a picture copied, as many bytes as the PNG's written
+    nvimagecodec  the codestream decoded on a GPU, for JPEG 2000 and HTJ2K (where nvidia-nvimgcodec and a GPU are there)
+
+`pixels_equal` compares the picture with plain's, pixel by pixel; for nvimagecodec the stored values with this
+project's. CPU and wall time are per image; `first_image_s` is the time from the process's start to its first picture.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import imagecodecs
+import numpy as np
+from pydicom import dcmread, uid
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+METHODS = ("plain", "render+write", "stage", "floor", "dcmtk", "nvimagecodec")
+WINDOW = {"mode": "dicom", "index": 0}
+SETTINGS = {"format": "png", "train_size": 1280, "breast_crop": True, "breast_margin": 0.05, "same_side": True}
+JPEG_2000_FAMILY = {uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL}
+ENCODERS: dict[uid.UID, Callable[[np.ndarray], bytes]] = {
+    uid.JPEGLosslessSV1: partial(imagecodecs.jpeg8_encode, lossless=True, predictor=1, bitspersample=12),
+    uid.JPEGLSLossless: imagecodecs.jpegls_encode,
+    uid.JPEG2000Lossless: partial(
+        imagecodecs.jpeg2k_encode, reversible=True, level=0, bitspersample=12, codecformat="j2k"
+    ),
+    uid.HTJ2KLossless: partial(imagecodecs.htj2k_encode, reversible=True),
+}
+
+
+def main() -> None:
+    """Run every method on every transfer syntax, print the rows and write them."""
+    arguments = _arguments()
+    if arguments.method:
+        _report(arguments)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        folder = Path(arguments.dir) if arguments.dir else _seeded(root / "dicom", arguments)
+        rows = []
+        for syntax, files in sorted(_by_syntax(folder).items()):
+            measured = {}
+            for method in METHODS:
+                if _available(method, uid.UID(syntax)):
+                    measured[method] = _measure(method, files, root, arguments.threads)
+            rows += _rows(uid.UID(syntax).name, measured, root)
+    for row in rows:
+        print(json.dumps(row))
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dir", help="directory of DICOM files, in place of seeded ones")
+    parser.add_argument("--images", type=int, default=4, help="seeded files a transfer syntax")
+    parser.add_argument("--rows", type=int, default=4096, help="of seeded files")
+    parser.add_argument("--columns", type=int, default=3328, help="of seeded files")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="of method stage")
+    parser.add_argument("--json", help="file to write")
+    parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
+    parser.add_argument("--out", help=argparse.SUPPRESS)
+    parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("files", nargs="*", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def mammogram(rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
+    """Half an ellipse of smooth tissue with detector noise on black air: uint16, (rows, columns), 12 bits."""
+    y, x = np.mgrid[:rows, :columns].astype(np.float32)
+    inside = np.clip(1 - (x / (0.55 * columns)) ** 2 - ((y - rows / 2) / (0.42 * rows)) ** 2, 0, None)
+    coarse = rng.normal(0, 1, (rows // 16, columns // 16)).astype(np.float32)
+    texture = cv2.resize(coarse, (columns, rows), interpolation=cv2.INTER_CUBIC)
+    tissue = 800 + 2000 * inside + 200 * texture + rng.normal(0, 15, (rows, columns))
+    return np.where(inside > 0, tissue, 0).clip(0, 4095).astype(np.uint16)
+
+
+def _seeded(folder: Path, arguments: argparse.Namespace) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(arguments.seed)
+    for number in range(arguments.images):
+        picture = mammogram(arguments.rows, arguments.columns, rng)
+        header = _header(picture)
+        header.save_as(folder / f"{number}.native.dcm", enforce_file_format=True)
+        for syntax, encode in ENCODERS.items():
+            header.file_meta.TransferSyntaxUID = syntax
+            header.PixelData = encapsulate([bytes(encode(picture))])
+            header["PixelData"].VR = "OB"
+            header.save_as(folder / f"{number}.{syntax}.dcm", enforce_file_format=True)
+        header = _header(picture)
+        header.compress(uid.RLELossless, generate_instance_uid=False)
+        header.save_as(folder / f"{number}.rle.dcm", enforce_file_format=True)
+    return folder
+
+
+def _header(picture: np.ndarray) -> Dataset:
+    header = Dataset()
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID = (
+        uid.DigitalMammographyXRayImageStorageForPresentation
+    )
+    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID = uid.generate_uid()
+    header.Rows, header.Columns = picture.shape
+    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 12, 11, 0
+    header.WindowCenter, header.WindowWidth = 2000, 3000
+    header.PixelData = picture.tobytes()
+    header["PixelData"].VR = "OW"
+    return header
+
+
+def _by_syntax(folder: Path) -> dict[str, list[str]]:
+    groups = defaultdict(list)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            header = dcmread(path, stop_before_pixels=True)
+            groups[str(header.file_meta.TransferSyntaxUID)].append(str(path))
+        except Exception as error:
+            print(f"{path.name}: left out: {error}", file=sys.stderr)
+    return groups
+
+
+def _available(method: str, syntax: uid.UID) -> bool:
+    if method == "nvimagecodec":
+        found = importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.nvimgcodec")
+        return syntax in JPEG_2000_FAMILY and found is not None
+    return method != "dcmtk" or shutil.which("dcmj2pnm") is not None
+
+
+def _measure(method: str, files: list[str], root: Path, threads: int) -> dict[str, Any]:
+    out = root / method
+    out.mkdir(exist_ok=True)
+    command = [sys.executable, __file__, "--method", method, "--out", str(out), "--threads", str(threads)]
+    command += ["--started", str(time.time()), *files]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode:
+        return {"failed": run.stderr.strip().splitlines()[-1]}
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def _rows(syntax: str, measured: dict[str, dict[str, Any]], root: Path) -> list[dict[str, Any]]:
+    plain = measured["plain"].get("cpu_ms")
+    rows = []
+    for method, result in measured.items():
+        row = {"syntax": syntax, "method": method, **result}
+        if plain and "cpu_ms" in result:
+            row["ratio_vs_plain"] = round(plain / result["cpu_ms"], 2)
+            row.setdefault("pixels_equal", _same(root / "plain", root / method))
+        rows.append(row)
+    for method in measured:
+        shutil.rmtree(root / method)
+    return rows
+
+
+def _same(expected: Path, found: Path) -> bool | None:
+    """Whether all pictures of a directory are those of another; None where the method makes none."""
+    names = [path.name for path in found.glob("*.png")]
+    if not names:
+        return None
+    pairs = ((cv2.imread(str(folder / name), cv2.IMREAD_UNCHANGED) for folder in (expected, found)) for name in names)
+    return all(np.array_equal(one, other) for one, other in pairs)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    """Convert the files by one method and print what it took, children included."""
+    files, out = [Path(name) for name in arguments.files], Path(arguments.out)
+    convert, extra = {"stage": _stage, "render+write": _render, "plain": _plain, "floor": _floor, "dcmtk": _dcmtk,
+                      "nvimagecodec": _nvimagecodec}[arguments.method](arguments.threads)  # fmt: skip
+    convert(files[:1], out)
+    first, first_cpu = time.time() - arguments.started, _cpu()
+    cpu, wall = _cpu(), time.perf_counter()
+    convert(files, out)
+    cpu, wall = _cpu() - cpu, time.perf_counter() - wall
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    row = {"images": len(files), "cpu_ms": round(cpu * 1000 / len(files), 1),
+           "wall_ms": round(wall * 1000 / len(files), 1), "images_per_s_core": round(len(files) / cpu, 2),
+           "peak_mib": round(peak / 1024),
+           "first_image_s": round(first, 2), "first_image_cpu_s": round(first_cpu, 2)}  # fmt: skip
+    print(json.dumps(row | extra))
+
+
+def _cpu() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+Convert = Callable[[list[Path], Path], None]
+
+
+def _each(one: Callable[[Path, Path], None]) -> Convert:
+    def convert(files: list[Path], out: Path) -> None:
+        for path in files:
+            one(path, out / f"{path.stem}.png")
+
+    return convert
+
+
+def _stage(threads: int) -> tuple[Convert, dict[str, Any]]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from mammoflow.images.converting import ShardImage, Target, convert_image
+
+    def convert(files: list[Path], out: Path) -> None:
+        target = Target("benchmark", WINDOW, SETTINGS, out)
+        images = [ShardImage(path.stem, "p", "unknown", path, "") for path in files]
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(partial(convert_image, target=target), images))
+
+    return convert, {"threads": threads}
+
+
+def _render(_: int) -> tuple[Convert, dict[str, Any]]:
+    from mammoflow.images.png import encode_png
+    from mammoflow.images.rendering import look_up
+    from mammoflow.images.stored import read_stored
+    from mammoflow.images.windows import grey_table
+
+    def one(path: Path, out: Path) -> None:
+        stored = read_stored(path)
+        table, _ = grey_table(stored, WINDOW, "unknown", np.zeros(2**stored.bits, np.int64))
+        out.write_bytes(encode_png(look_up(stored.patterns, table)))
+
+    return _each(one), {}
+
+
+def _plain(_: int) -> tuple[Convert, dict[str, Any]]:
+    def one(path: Path, out: Path) -> None:
+        header = dcmread(path)
+        x = apply_voi_lut(apply_modality_lut(header.pixel_array, header).astype(np.float64), header)
+        bits, signed = header.BitsStored, header.PixelRepresentation
+        ends = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1])
+        low, high = np.sort(apply_modality_lut(ends, header).astype(np.float64))
+        grey = (x - low) / (high - low) * 255
+        if header.PhotometricInterpretation == "MONOCHROME1":
+            grey = 255 - grey
+        cv2.imwrite(str(out), np.floor(np.round(grey, 6) + 0.5).astype(np.uint8))
+
+    return _each(one), {}
+
+
+def _floor(_: int) -> tuple[Convert, dict[str, Any]]:
+    def one(path: Path, out: Path) -> None:
+        path.read_bytes()
+        size = dcmread(path, stop_before_pixels=True)
+        picture = np.zeros((size.Rows, size.Columns), np.uint8).copy()
+        out.with_suffix(".bin").write_bytes(picture.data[: size.Rows // 6])
+
+    return _each(one), {}
+
+
+def _dcmtk(_: int) -> tuple[Convert, dict[str, Any]]:
+    def one(path: Path, out: Path) -> None:
+        subprocess.run(["dcmj2pnm", "+Wi", "1", "--write-png", str(path), str(out)], check=True, capture_output=True)
+
+    return _each(one), {}
+
+
+def _nvimagecodec(_: int) -> tuple[Convert, dict[str, Any]]:
+    from nvidia import nvimgcodec
+
+    from mammoflow.images.stored import read_stored
+
+    decoder = nvimgcodec.Decoder()
+    settings = nvimgcodec.DecodeParams(allow_any_depth=True, color_spec=nvimgcodec.ColorSpec.UNCHANGED)
+
+    def stored(path: Path) -> np.ndarray:
+        codestream = next(generate_frames(dcmread(path).PixelData, number_of_frames=1))
+        return np.asarray(decoder.decode(codestream, params=settings).cpu()).squeeze()
+
+    def convert(files: list[Path], out: Path) -> None:
+        for path in files:
+            stored(path)
+
+    def equal() -> bool:
+        paths = [Path(name) for name in _arguments().files]
+        return all(np.array_equal(stored(path), read_stored(path).patterns) for path in paths)
+
+    return convert, {"pixels_equal": equal()}
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    cv2.setNumThreads(1)
+    main()
