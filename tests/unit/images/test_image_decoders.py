@@ -14,7 +14,8 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
 from mammoflow.errors import RenderError
-from mammoflow.images import render
+from mammoflow.images import decoders, render
+from mammoflow.images.huffman import NotCovered
 from mammoflow.images.stored import read_stored
 
 LOSSLESS = {
@@ -139,6 +140,21 @@ def test_an_error_inside_openjph_is_noticed(mammogram, save, picture, codestream
     damaged[-400:-392] = bytes(8)
     with pytest.raises(RenderError, match="ojph"):
         read_stored(file_of(mammogram, save, picture, uid.HTJ2KLossless, bytes(damaged)))
+
+
+def test_what_is_left_to_a_library_is_whole_or_not(mammogram, save, picture, codestreams, monkeypatch):
+    def refuse(data):
+        raise NotCovered("a rare kind")
+
+    monkeypatch.setattr(decoders, "decode_lossless", refuse)
+    whole = codestreams[uid.JPEGLosslessSV1]
+    stored = read_stored(file_of(mammogram, save, picture, uid.JPEGLosslessSV1, whole))
+    assert np.array_equal(stored.patterns, picture)
+    assert stored.decoder == "imagecodecs.jpeg8"
+    for share in (0.2, 0.5, 0.9, 0.99):
+        cut = whole[: int(len(whole) * share)] + b"\xff\xd9"
+        with pytest.raises(RenderError):
+            read_stored(file_of(mammogram, save, picture, uid.JPEGLosslessSV1, cut))
 
 
 def test_a_missing_tile_is_noticed(mammogram, save, picture):
