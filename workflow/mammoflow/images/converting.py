@@ -163,10 +163,7 @@ def convert_image(image: ShardImage, target: Target) -> dict[str, Any]:
     keys = {"dataset": target.dataset, "image_id": image.image_id, "patient_key": image.patient_key}
     settings, pictures = target.settings, target.pictures
     try:
-        stored = read_stored(image.file)
-        stored = without_labels(stored) if target.mask_labels else stored
-        picture, record = draw(stored, target.window, image.machine)
-        master = _write_master(stored, pictures / MASTERS_DIRECTORY / f"{image.image_id}.png", settings)
+        picture, record, master = _render(image, target)
     except RenderError as error:
         log.warning("%s: no picture: %s", image.image_id, error.reason)
         return keys | _no_picture(error.reason)
@@ -188,6 +185,15 @@ def side_flag(image_laterality: str, record: Record) -> str:
     """
     seen = record.chest_wall
     return SIDE_DISAGREES if image_laterality and seen and seen != image_laterality else ""
+
+
+def _render(image: ShardImage, target: Target) -> tuple[NDArray[np.uint8], Record, dict[str, Any]]:
+    """Draw an image, and write its master when asked for; the stored values are let go before anything is encoded."""
+    stored = read_stored(image.file)
+    stored = without_labels(stored) if target.mask_labels else stored
+    picture, record = draw(stored, target.window, image.machine)
+    path = target.pictures / MASTERS_DIRECTORY / f"{image.image_id}.png"
+    return picture, record, _write_master(stored, path, target.settings)
 
 
 def _write_master(stored: Stored, path: Path, settings: dict[str, Any]) -> dict[str, Any]:
