@@ -160,6 +160,7 @@ class Killed(BaseException):
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["in an epoch", "while saving", "at the very end"])
 def test_a_killed_training_ends_with_the_same_weights(tiny_study, tmp_path, monkeypatch, when):
+    tiny_study.settings = tiny_study.settings | {"batch": 1, "validation_share": 0}  # the order of the pictures counts
     whole = train(tiny_study, tmp_path / "whole", epochs=4)
     method = {"in an epoch": "optimizer_step", "while saving": "save_model", "at the very end": "final_eval"}[when]
     original = getattr(FoldTrainer, method)

@@ -172,6 +172,8 @@ class FoldTrainer(DetectionTrainer):
         """Draw the epoch's random numbers from the seed and its number."""
         _seed(self.args.seed, self.epoch)
         self.train_loader.generator.manual_seed(self.args.seed * 100_003 + self.epoch)
+        # a new iterator draws from the generator: make one in every epoch, not only in the first after a start
+        self.train_loader.reset()
         self._epoch_started = time.monotonic()
 
     def validate(self) -> tuple[dict[str, float], float]:
