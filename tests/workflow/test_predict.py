@@ -29,7 +29,7 @@ def test_held_out_images_go_through_the_frozen_models(study, tmp_path, monkeypat
 
     assert study.jobs("predict", "--dry-run") == set()
     assert study.jobs("--dry-run") == set()
-    (next((tmp_path / "held" / "raw" / "negative").iterdir())).unlink()
+    next((tmp_path / "held" / "raw" / "negative").rglob("*.dcm")).unlink()
     assert study.jobs("predict", "--dry-run") == {"predict"}
 
 
