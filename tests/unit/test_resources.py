@@ -38,7 +38,8 @@ def test_every_rule_asks_for_memory_and_time_and_for_more_at_each_attempt(on_cpu
 
 
 def test_every_rule_measures_itself(on_cpu):
-    assert [rule.name for rule in on_cpu.values() if not rule.benchmark] == []
+    # a benchmark would count as a file that `verify` has made already
+    assert [rule.name for rule in on_cpu.values() if not rule.benchmark] == ["verify"]
 
 
 def test_a_gpu_is_asked_for_by_the_rules_that_compute_on_the_studys_device(on_cpu, on_gpu):
