@@ -7,6 +7,7 @@ from mammoflow import tables
 SETTINGS = {
     "architectures": ["resnet10t"],
     "weights": None,
+    "pretrain": None,
     "crop_size": 32,
     "epochs": 3,
     "batch": 8,
