@@ -18,6 +18,7 @@ IMAGE_LABELS = ["positive", "negative", "unknown"]
 LATERALITIES = ["L", "R", ""]
 FINDINGS = ["lesion", "nipple"]
 PATHOLOGIES = ["malignant", "benign", "unknown", ""]
+DENSITY_NAMES = ["a", "b", "c", "d", "fatty", "fatty_glandular", "dense_glandular"]
 LESION_TYPES = [
     "mass_spiculated",
     "mass_ill_defined",
@@ -151,6 +152,17 @@ LESIONS = _schema(
         "source": _text("annotation format it came from"),
         "expert": _bool("whether the detector may learn from it"),
         "flag": _text("doubt about the frame, a code; empty when none"),
+    },
+)
+
+DENSITIES = _schema(
+    "densities",
+    {
+        "dataset": _DATASET,
+        "image_id": _IMAGE_ID,
+        "density": _text(
+            "density of the breast as the truth states it: ACR's a to d, or mini-MIAS' tissue", DENSITY_NAMES
+        ),
     },
 )
 
@@ -481,6 +493,7 @@ ALL = {
         IDENTITIES,
         LESIONS,
         MASKS,
+        DENSITIES,
         PATIENTS,
         IMAGES,
         MASTERS,

@@ -257,6 +257,7 @@ FROZEN = {
         "patients": ["results/labels/patients.tsv"],
         "lesions": expand("results/labels/{dataset}/lesions.tsv", dataset=INTERNAL),
         "truths": expand("results/labels/{dataset}/truth.tsv", dataset=INTERNAL),
+        "densities": expand("results/labels/{dataset}/densities.tsv", dataset=INTERNAL),
         "images": shards("results/images/{dataset}/{shard}.tsv", INTERNAL),
         "crops": shards(
             "results/crops/{protocol}/{dataset}/{shard}.tsv",

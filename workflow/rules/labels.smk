@@ -36,6 +36,7 @@ rule labels_truth:
     output:
         truth="results/labels/{dataset}/truth.tsv",
         masks="results/labels/{dataset}/masks.tsv",
+        densities="results/labels/{dataset}/densities.tsv",
     log:
         "results/logs/labels_truth/{dataset}.log",
     benchmark:

@@ -6,6 +6,7 @@ STUDY_TABLES = {
     "patients": "results/labels/patients.tsv",
     "lesions": expand("results/labels/{dataset}/lesions.tsv", dataset=DATASETS),
     "truths": expand("results/labels/{dataset}/truth.tsv", dataset=DATASETS),
+    "densities": expand("results/labels/{dataset}/densities.tsv", dataset=DATASETS),
     "duplicates": "results/labels/duplicates.tsv",
     "images": shards("results/images/{dataset}/{shard}.tsv", DATASETS),
     "detections": shards(

@@ -2,6 +2,7 @@
 
 from mammoflow import tables
 from mammoflow.jobs import job
+from mammoflow.labels.density import read_densities
 from mammoflow.labels.masks import read_masks
 from mammoflow.labels.readers import read_truth
 
@@ -11,6 +12,8 @@ if __name__ == "__main__":
         sources = tables.read(tables.SOURCES, snakemake.input.sources)
         masks = read_masks(**snakemake.params.masks, index=index, sources=sources)
         tables.write(tables.MASKS, masks, snakemake.output.masks)
+        densities = read_densities(**snakemake.params.dataset, index=index, sources=sources)
+        tables.write(tables.DENSITIES, densities, snakemake.output.densities)
         truth = read_truth(
             **snakemake.params.dataset,
             index=index,

@@ -158,6 +158,9 @@ class Maker:
         nipple_row = dict(common, lesion_id=f"{image_id}_n", finding="nipple", pathology="", lesion_type="nipple",
                           expert=False, **dict(zip(edges, nipple, strict=True)))  # fmt: skip
         self.rows["truths"].append(nipple_row)
+        if dataset == "hospital":  # elsewhere nobody said
+            density = "ab"[len(self.rows["densities"]) % 2]
+            self.rows["densities"].append({"dataset": dataset, "image_id": image_id, "density": density})
         self.rows["lesions"].append(nipple_row)
 
     def detections(
@@ -279,6 +282,7 @@ FILES = {
     "patients": tables.PATIENTS,
     "lesions": tables.LESIONS,
     "truths": tables.LESIONS,
+    "densities": tables.DENSITIES,
     "images": tables.IMAGES,
     "detections": tables.DETECTIONS,
     "thresholds": tables.THRESHOLDS,

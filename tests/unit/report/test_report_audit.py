@@ -17,7 +17,7 @@ def rows():
         ],
         columns=["image_id", "label", "view_position", "machine", "grey_p50", "content"],
     )
-    return table.assign(dataset="d")
+    return table.assign(dataset="d", density=["a", "b", "b", "a", "a", None])
 
 
 def test_groups_by_hand(rows):
@@ -26,6 +26,9 @@ def test_groups_by_hand(rows):
         ("view_position", "CC"): [0, 2, 3, 4],
         ("view_position", "MLO"): [1],
         ("view_position", "unknown"): [5],
+        ("density", "a"): [0, 3, 4],
+        ("density", "b"): [1, 2],
+        ("density", "not known"): [5],
         ("brightness", "darkest third"): [0],
         ("brightness", "middle third"): [1],
         ("brightness", "brightest third"): [2, 3, 4],  # a machine's only image is its brightest
@@ -46,9 +49,12 @@ def test_content_is_the_lesion_that_the_frame_finds(made_up):
 
 def test_every_crop_has_its_groups(made_up_metrics):
     entry = made_up_metrics["classification"][0]
-    for attribute in ("view_position", "brightness"):
+    for attribute in ("view_position", "density", "brightness"):
         parts = [row for row in entry["by_group"] if row["attribute"] == attribute]
         assert sum(row["crops"] for row in parts) == entry["crops"]
     assert {row["attribute"] for row in entry["by_group"]} == {
-        "view_position", "brightness", "malignant_type", "benign_content",
+        "view_position", "density", "brightness", "malignant_type", "benign_content",
     }  # fmt: skip
+    assert {row["group"] for row in entry["by_group"] if row["attribute"] == "density"} == {"a", "b"}
+    outside = next(one for one in made_up_metrics["classification"] if one["role"] == "external")
+    assert {row["group"] for row in outside["by_group"] if row["attribute"] == "density"} == {"not known"}

@@ -14,6 +14,7 @@ from mammoflow.classify import predict_table, score_frames
 from mammoflow.crops import cut_shard
 from mammoflow.detect.shard import detect_shard
 from mammoflow.files import write_text
+from mammoflow.labels.density import read_densities
 from mammoflow.labels.readers import read_truth
 from mammoflow.predict.frozen import convert_images, enrol, index_images
 from mammoflow.predict.summary import summarise
@@ -102,13 +103,13 @@ def _remove(path: Path) -> None:
 
 
 def _take_in(dataset: dict[str, Any], settings: dict[str, Any], threads: int, work: Path) -> None:
-    index = index_images(dataset, settings, work)
+    index, sources = index_images(dataset, settings, work), tables.read(tables.SOURCES, work / "sources.tsv")
+    told = {"name": dataset["name"], "root": dataset["root"], "truth": dataset.get("truth")}
+    tables.write(tables.DENSITIES, read_densities(**told, index=index, sources=sources), work / "densities.tsv")
     lesions = read_truth(
-        name=dataset["name"],
-        root=dataset["root"],
-        truth=dataset.get("truth"),
+        **told,
         index=index,
-        sources=tables.read(tables.SOURCES, work / "sources.tsv"),
+        sources=sources,
         lesions=tables.empty(tables.LESIONS),
         expert_classes=settings["labels"]["expert_classes"],
         partial=True,
@@ -193,6 +194,7 @@ def _study(dataset: dict[str, Any], frozen: Frozen, settings: dict[str, Any], wo
         "patients": [work / "patients.tsv"],
         "lesions": [work / "lesions.tsv"],
         "truths": [work / "lesions.tsv"],
+        "densities": [work / "densities.tsv"],
         "images": [work / "images.tsv"],
         "detections": sorted((work / "detections").iterdir()),
         "thresholds": list(frozen.thresholds.values()),

@@ -12,6 +12,7 @@ from mammoflow.report.study import EDGES, IMAGE, Study, framed
 
 THIRDS = ("darkest third", "middle third", "brightest third")
 NO_LESION = "no lesion"
+NOT_KNOWN = "not known"
 
 
 def described(study: Study, protocol: str) -> pd.DataFrame:
@@ -44,13 +45,15 @@ def _contents(study: Study, crops: pd.DataFrame) -> np.ndarray:
 def groups(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Parts of the crops whose figures stand apart: (attribute, group, rows).
 
-    ``view_position``; ``brightness`` (thirds of the breast's median grey among its machine's images: no data set need
-    state density, and a dense breast is bright); ``malignant_type`` (malignant crops of one lesion type against all
-    benign crops); ``benign_content`` (benign crops of one lesion type, or without a lesion, against all malignant
-    crops).
+    ``view_position``; ``density`` as the truth states it, ``not known`` where it doesn't; ``brightness`` (thirds of the
+    breast's median grey among its machine's images: less than a density, but known of all); ``malignant_type``
+    (malignant crops of one lesion type against all benign crops); ``benign_content`` (benign crops of one lesion
+    type, or without a lesion, against all malignant crops).
     """
     for view, part in rows.groupby("view_position"):
         yield "view_position", str(view) or "unknown", part
+    for density, part in rows.groupby(rows["density"].fillna(NOT_KNOWN)):
+        yield "density", str(density), part
     third = _thirds(rows)
     for number, name in enumerate(THIRDS):
         if (third == number).any():

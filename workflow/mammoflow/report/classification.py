@@ -15,7 +15,7 @@ def rows_of(study: Study, protocol: str, classifier: str, datasets: tuple[str, .
     """PREDICTIONS rows of one judge on some data sets, with what is known of the image (`audit.described`)."""
     rows = study.predictions
     rows = rows[(rows["protocol"] == protocol) & (rows["classifier"] == classifier) & rows["dataset"].isin(datasets)]
-    known = study.pictures[[*IMAGE, "machine", "view_position", "grey_p50"]]
+    known = study.pictures[[*IMAGE, "machine", "view_position", "density", "grey_p50"]]
     return rows.merge(known, on=IMAGE, how="left").fillna({"machine": "unknown", "view_position": ""})
 
 

@@ -17,6 +17,7 @@ SCHEMAS = {
     "patients": tables.PATIENTS,
     "lesions": tables.LESIONS,
     "truths": tables.LESIONS,
+    "densities": tables.DENSITIES,
     "images": tables.IMAGES,
     "detections": tables.DETECTIONS,
     "thresholds": tables.THRESHOLDS,
@@ -58,6 +59,7 @@ class Study:
     patients: pd.DataFrame
     lesions: pd.DataFrame
     truths: pd.DataFrame
+    densities: pd.DataFrame
     duplicates: pd.DataFrame
     images: pd.DataFrame
     detections: pd.DataFrame
@@ -90,13 +92,14 @@ class Study:
 
     @cached_property
     def pictures(self) -> pd.DataFrame:
-        """Images with a picture: IMAGES, with what index and patients say of them (machine, view, label, fold ...)."""
+        """Images with a picture: IMAGES, with what other tables say of them (machine, view, density, fold ...)."""
         index_columns = ["directory_label", "image_laterality", "view_position", "machine", "imager_pixel_spacing"]
         known = self.images[self.images["status"] == "ok"]
         usable = self.indices[self.indices["status"] == "ok"].drop_duplicates(IMAGE)
         with_index = known.merge(usable[[*IMAGE, *index_columns]], on=IMAGE, how="left")
         patients = self.patients[["dataset", "patient_key", "label", "annotated", "fold"]]
         merged = with_index.merge(patients, on=["dataset", "patient_key"], how="left")
+        merged = merged.merge(self.densities, on=IMAGE, how="left")
         merged["machine"] = merged["machine"].fillna("unknown")
         return merged
 

@@ -84,7 +84,8 @@ def rules(study: Study) -> dict[str, str]:
             "which never saw such crops, judges it again: what it still tells apart, it tells from the surroundings."
         ),
         "groups": (
-            "brightness: thirds of the breast's median grey among its machine's images, a stand-in for density; "
+            "density: as the truth states it (ACR's a to d, or mini-MIAS' tissue); brightness: thirds of the breast's "
+            "median grey among its machine's images, no density; "
             "malignant_type: malignant crops of one type against all benign ones; benign_content: benign crops that "
             "show one type of true lesion, or none, against all malignant ones."
         ),

@@ -26,6 +26,7 @@ LESION_TYPES = {
     "ASYM": "asymmetry",
 }
 NORMAL = "NORM"
+TISSUES = {"F": "fatty", "G": "fatty_glandular", "D": "dense_glandular"}
 SEVERITIES = {"B": "benign", "M": "malignant"}
 # The published centres of these films' calcifications lie in air (known errors of Info.txt).
 CENTERS_OUTSIDE_BREAST = {"mdb212", "mdb214"}
@@ -53,18 +54,31 @@ def read(root: Path, entry: dict[str, Any], pictures: Pictures) -> Iterator[Fram
         Two films of a pair don't belong to one patient in the index.
     """
     check_pairs(pictures)
-    shown = entry["path"]
-    lines = read_text(root / shown, shown).splitlines()
-    listed = [(number, line.split()) for number, line in enumerate(lines, start=1) if _is_listed(line.split())]
-    if not listed:
-        raise AnnotationError(f"{shown}: no line such as `mdb005 F CIRC B 477 133 30`, expected mini-MIAS' Info.txt")
-    for number, fields in listed:
-        where = f"{shown} line {number}"
+    for where, fields in _listed(root, entry["path"]):
         _check_fields(fields, where)
         if fields[2] != NORMAL:
             picture = pictures.named(fields[0], where)
             if picture is not None:
                 yield _frame(fields, picture, where)
+
+
+def read_densities(root: Path, entry: dict[str, Any], pictures: Pictures) -> Iterator[tuple[Picture, str]]:
+    """Character of the background tissue of each listed film: fatty, fatty-glandular or dense-glandular."""
+    for where, fields in _listed(root, entry["path"]):
+        if fields[1] not in TISSUES:
+            raise AnnotationError(f"{where}: tissue `{fields[1]}`, expected one of {', '.join(TISSUES)}; mend the line")
+        picture = pictures.named(fields[0], where)
+        if picture is not None:
+            yield picture, TISSUES[fields[1]]
+
+
+def _listed(root: Path, shown: str) -> list[tuple[str, list[str]]]:
+    """Where it stands, and fields, of each line of the list."""
+    lines = read_text(root / shown, shown).splitlines()
+    listed = [(f"{shown} line {n}", line.split()) for n, line in enumerate(lines, start=1) if _is_listed(line.split())]
+    if not listed:
+        raise AnnotationError(f"{shown}: no line such as `mdb005 F CIRC B 477 133 30`, expected mini-MIAS' Info.txt")
+    return listed
 
 
 def check_pairs(pictures: Pictures) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from mammoflow.errors import AnnotationError
 from mammoflow.labels.frames import Frame, checked_box, numbers, read_text
-from mammoflow.labels.pictures import Pictures
-from mammoflow.tables import FINDINGS, LESION_TYPES, PATHOLOGIES
+from mammoflow.labels.pictures import Picture, Pictures
+from mammoflow.tables import DENSITY_NAMES, FINDINGS, LESION_TYPES, PATHOLOGIES
 
 ALLOWED = {"finding": FINDINGS, "pathology": PATHOLOGIES, "lesion_type": LESION_TYPES}
 EDGES = ("x1", "y1", "x2", "y2")
@@ -47,6 +47,21 @@ def read(root: Path, entry: dict[str, Any], pictures: Pictures) -> Iterator[Fram
             box = checked_box(numbers(edges, where), picture, where) if any(edges) else None
             kinds = (row["finding"], row["pathology"], row["lesion_type"])
             yield Frame(picture, *kinds, box, "table", where, "" if box else "no_coordinates")
+
+
+def read_densities(root: Path, entry: dict[str, Any], pictures: Pictures) -> Iterator[tuple[Picture, str]]:
+    """Density of each row's image (ACR: a to d), where the table has a column ``density``; empty ones are skipped."""
+    shown = entry["path"]
+    reader = csv.DictReader(read_text(root / shown, shown).splitlines(), delimiter="\t")
+    for row in reader if "density" in (reader.fieldnames or []) else ():
+        where, density = f"{shown} line {reader.line_num}", (row["density"] or "").strip().lower()
+        if density and density not in DENSITY_NAMES:
+            raise AnnotationError(
+                f"{where}: density `{density}`, expected one of {', '.join(DENSITY_NAMES)} or none; mend the line"
+            )
+        picture = pictures.at_path(row["path"], where)
+        if density and picture is not None:
+            yield picture, density
 
 
 def _check_row(row: dict[str, Any], where: str) -> None:
