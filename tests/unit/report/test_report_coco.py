@@ -1,11 +1,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from faster_coco_eval import COCO, COCOeval_faster
 
 from mammoflow import boxes
 from mammoflow.report.bootstrap import Resamples
 from mammoflow.report.coco import average_precision
-from mammoflow.report.froc import HitRule, judge
+from mammoflow.report.froc import HitRule, froc, judge
 from mammoflow.report.froc import average_precision as all_points
 
 EDGES = ["x1", "y1", "x2", "y2"]
@@ -72,6 +73,51 @@ def test_the_reports_own_average_precision_is_near_cocos(seed):
     patients = Resamples.draw(images["patient_key"], 1, 0)
     own = all_points(judged, np.ones((1, len(images))), patients)[0]
     assert average_precision(detections, lesions, images)["average_precision_50"] == pytest.approx(own, abs=0.01)
+
+
+def coco_matches(detections, lesions, images, min_iou):
+    """Score of each detection and whether COCO's own code gives it a lesion."""
+    numbers = {name: number for number, name in enumerate(images["image_id"], start=1)}
+
+    def entries(table):
+        edges = table[EDGES].to_numpy()
+        sides = edges[:, 2:] - edges[:, :2]
+        return [
+            {"image_id": numbers[name], "category_id": 1, "bbox": [*corner, *side], "area": float(side.prod())}
+            for name, corner, side in zip(table["image_id"], edges[:, :2].tolist(), sides, strict=True)
+        ]
+
+    truth = COCO(
+        {
+            "info": {},
+            "images": [{"id": number, "width": 1, "height": 1} for number in numbers.values()],
+            "categories": [{"id": 1, "name": "lesion"}],
+            "annotations": [{**row, "id": at, "iscrowd": 0} for at, row in enumerate(entries(lesions), start=1)],
+        }
+    )
+    scored = zip(entries(detections), detections["score"].tolist(), strict=True)
+    found = truth.loadRes([row | {"score": score} for row, score in scored])
+    evaluation = COCOeval_faster(truth, found, iouType="bbox", extra_calc=True)
+    evaluation.params.iouThrs = np.array([min_iou])
+    evaluation.evaluate()
+    evaluation.accumulate()
+    rows = list(found.anns.values())
+    return np.array([row["score"] for row in rows]), np.array([row.get("tp", False) for row in rows])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_froc_agrees_with_the_matches_of_cocos_own_code(seed):
+    """No lesion here is framed twice, which COCO calls false and FROC doesn't."""
+    detections, lesions, images = made_up(seed, images=40)
+    levels = [0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0]
+    judged = judge(detections, lesions, lesions.iloc[:0], images, HitRule(0.3, False))
+    score, true = coco_matches(detections, lesions, images, 0.3)
+    order = np.argsort(-score)
+    found, false = np.cumsum(true[order]), np.cumsum(~true[order])
+    expected = [max([0, *found[false <= level * len(images)]]) / len(lesions) for level in levels]
+    points = froc(judged, levels, resamples=2, seed=0)["points"]
+    assert [point["sensitivity"]["value"] for point in points] == pytest.approx(expected, abs=1e-6)
+    assert len(set(expected)) > 3
 
 
 def test_nothing_to_find_and_nothing_found():
