@@ -43,6 +43,7 @@ STAGES = {
     "images": [*TABLES, *PIXELS],
     "detect": [*TABLES, *PIXELS, *DETECTOR],
     "crops": [*TABLES, *PIXELS],
+    "mining": [*TABLES, *PIXELS],
     "classify": [*TABLES, *PIXELS, *CLASSIFIER],
     "explain": [*TABLES, *PIXELS, *DETECTOR, *CLASSIFIER, "captum", "matplotlib"],
     "anatomy": [*TABLES, "opencv-python-headless"],

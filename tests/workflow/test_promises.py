@@ -213,6 +213,20 @@ def test_a_model_more_trains_itself_alone(lab):
     assert jobs == own | of(lab.all_jobs, FROM_MAPS)
 
 
+def test_another_round_of_mining_adds_its_own_jobs_and_the_report(lab):
+    path = lab.directory / "study.yaml"
+    with put_back(path):
+        lab.configure(mining={"rounds": 2})
+        jobs = lab.jobs("--dry-run")
+    own, miner = set(), "yolov6n"
+    for shard in ("annotated-000", "other-000", "other-001"):
+        where = f"dataset=hospital,shard={shard}"
+        own |= {f"mining_frames detector={miner},round={number},{where}" for number in (1, 2)}
+        own |= {f"{rule} detector={miner},round=2,{where}" for rule in ("mining_labels", "mining_detect")}
+    own |= {f"mining_train detector={miner},round=2,fold={fold}" for fold in (0, 1)}
+    assert jobs == own | {f"mining_thresholds detector={miner},round=2", "report_rounds"} | of(lab.all_jobs, REPORT)
+
+
 def test_pretraining_is_done_once_a_classifier_and_retrains_classifiers_alone(lab):
     path = lab.directory / "study.yaml"
     with put_back(path):

@@ -155,6 +155,19 @@ LESIONS = _schema(
     },
 )
 
+ROUNDS = _schema(
+    "rounds",
+    {
+        "round": _int("round of mining, 1 for detectors of the expert's frames alone", 1),
+        "cohort": _text("data sets"),
+        "figure": _text("what was measured"),
+        "value": _float("its value, empty when there is nothing to count"),
+        "low": _float("lower end of the 95 % interval over resamples of patients"),
+        "high": _float("upper end"),
+        "count": _int("lesions, frames or images it is a share of", 0),
+    },
+)
+
 DENSITIES = _schema(
     "densities",
     {
@@ -239,7 +252,7 @@ TRAINING = _schema(
         "fold": _int("fold of the patient", EXTERNAL_FOLD),
         "train_png": _text("picture at training size"),
         "label_file": _text("YOLO label file of that picture; empty file for an image without frames"),
-        "lesions": _int("expert lesion frames in the image", 0),
+        "lesions": _int("lesion frames to learn from in the image", 0),
         "nipples": _int("nipple frames in the image", 0),
         "unframed": _int("known lesions in the image without a frame to learn from", 0),
         "pixel_digest": _text("SHA-256 of the stored pixel values, 16 hexadecimal digits"),
@@ -494,6 +507,7 @@ ALL = {
         LESIONS,
         MASKS,
         DENSITIES,
+        ROUNDS,
         PATIENTS,
         IMAGES,
         MASTERS,

@@ -34,6 +34,7 @@ DETECTORS = STUDY["detect"]["architectures"]
 EXPLAINED = [detector for detector in DETECTORS if "rtdetr" not in detector]
 CLASSIFIERS = STUDY["classify"]["architectures"]
 PROTOCOLS = STUDY["crops"]["protocols"]
+ROUNDS = list(range(1, STUDY["mining"]["rounds"] + 1))
 FOLDS = list(range(STUDY["labels"]["folds"]))
 GPU = 1 if STUDY["device"] == "cuda" else 0
 FAITHFULNESS = (
@@ -58,6 +59,7 @@ wildcard_constraints:
     classifier=r"[a-z0-9._-]+",
     protocol="out_of_fold|paper",
     fold=r"\d+",
+    round=r"\d+",
 
 
 def shards(pattern, datasets, group="", **wildcards):
@@ -177,6 +179,14 @@ def mined_detections(wildcards):
     """Out-of-fold detections, or, for the paper's protocol, those of its one model."""
     where = "paper/" if wildcards.protocol == "paper" else ""
     return f"results/detect/{setting('crops', 'detector')}/{where}{wildcards.dataset}/{wildcards.shard}.tsv"
+
+
+def round_file(wildcards, name):
+    """A file of a round of detectors; the first round is what `detect` gives."""
+    where = f"mining/{wildcards.detector}/round{wildcards.round}"
+    if int(wildcards.round) == 1:
+        where = f"detect/{wildcards.detector}"
+    return f"results/{where}/{name.format(**dict(wildcards.items()))}"
 
 
 def pretraining():

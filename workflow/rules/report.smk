@@ -50,6 +50,32 @@ STUDY_TABLES = {
     ),
 }
 
+MINER = setting("crops", "detector")
+ROUND_TABLES = {
+    f"round{number}_{what}": paths
+    for number in ROUNDS
+    for what, paths in (
+        (
+            "detections",
+            shards(
+                (
+                    f"results/mining/{MINER}/round{number}/{{dataset}}/{{shard}}.tsv"
+                    if number > 1
+                    else f"results/detect/{MINER}/{{dataset}}/{{shard}}.tsv"
+                ),
+                INTERNAL,
+            ),
+        ),
+        (
+            "frames",
+            shards(
+                f"results/mining/{MINER}/round{number}/frames/{{dataset}}/{{shard}}.tsv",
+                INTERNAL,
+            ),
+        ),
+    )
+}
+
 
 rule report_metrics:
     input:
@@ -72,6 +98,30 @@ rule report_metrics:
         code=code_digest("report"),
     script:
         "../scripts/report_metrics.py"
+
+
+rule report_rounds:
+    input:
+        **STUDY_TABLES,
+        **ROUND_TABLES,
+    output:
+        table="results/report/rounds.tsv",
+    log:
+        "results/logs/report_rounds.log",
+    benchmark:
+        "results/benchmarks/report_rounds.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(120),
+    params:
+        study=REPORTED,
+        rounds=ROUNDS,
+        code=code_digest("report"),
+    script:
+        "../scripts/report_rounds.py"
 
 
 rule report_figure:
@@ -105,6 +155,7 @@ rule report_page:
         **STUDY_TABLES,
         metrics="results/report/metrics.json",
         figures=expand("results/figures/{figure}.png", figure=FIGURES),
+        rounds="results/report/rounds.tsv" if len(ROUNDS) > 1 else [],
     output:
         page="results/report/index.html",
     log:

@@ -13,4 +13,5 @@ if __name__ == "__main__":
             figures=snakemake.input.figures,
             templates=Path(snakemake.scriptdir).parent / "report",
             page=snakemake.output.page,
+            rounds=snakemake.input.get("rounds"),
         )

@@ -23,7 +23,7 @@ def measure(study: Study, protocol: str, cohort: Cohort) -> dict[str, Any]:
         "protocol": protocol,
         "cohort": cohort.name,
         "role": cohort.role,
-        **_quality(crops, lesions, images, patients),
+        **quality(crops, lesions, images, patients),
         "screening": screening(study, protocol, cohort),
         "threshold_curve": threshold_curve(study),
         "by_lesion_type": [
@@ -33,7 +33,7 @@ def measure(study: Study, protocol: str, cohort: Cohort) -> dict[str, Any]:
         "by_machine": [
             {
                 "machine": machine,
-                **_quality(crops[crops["machine"] == machine], lesions[lesions["machine"] == machine], rows, patients),
+                **quality(crops[crops["machine"] == machine], lesions[lesions["machine"] == machine], rows, patients),
             }
             for machine, rows in images.groupby("machine")
         ],
@@ -112,9 +112,10 @@ def _find(crops: pd.DataFrame, lesions: pd.DataFrame, rule: HitRule) -> tuple[np
     return hit, overlap, found
 
 
-def _quality(
+def quality(
     crops: pd.DataFrame, lesions: pd.DataFrame, images: pd.DataFrame, patients: Resamples
 ) -> dict[str, int | Rate]:
+    """Precision, recall, overlap and number of the crops and lesions that `judged` gave."""
     counts = pd.MultiIndex.from_frame(crops[IMAGE]).value_counts()
     per_image = counts.reindex(pd.MultiIndex.from_frame(images[IMAGE])).fillna(0)
     return {

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mammoflow import boxes
+from mammoflow import boxes, tables
 from mammoflow.files import write_text
 from mammoflow.report.cards import card
 from mammoflow.report.detection import outcomes
@@ -34,7 +34,12 @@ _OUTCOMES = {
 
 
 def write(
-    study: Study, metrics: dict[str, Any], figures: Iterable[str], templates: str | Path, page: str | Path
+    study: Study,
+    metrics: dict[str, Any],
+    figures: Iterable[str],
+    templates: str | Path,
+    page: str | Path,
+    rounds: str | Path | None = None,
 ) -> None:
     """Write the report.
 
@@ -43,6 +48,7 @@ def write(
     figures : PNG files of the figures, named fig01.png and so on.
     templates : directory of page.html.jinja and captions.toml (workflow/report).
     page : HTML file to write.
+    rounds : table of `mammoflow.tables.ROUNDS`, where there was more than one round of mining.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates), autoescape=True, undefined=jinja2.StrictUndefined
@@ -52,9 +58,22 @@ def write(
         context = _context(study, metrics)
     pictures = {Path(path).stem: inline(Path(path).read_bytes()) for path in figures}
     text = environment.get_template("page.html.jinja").render(
-        metrics=metrics, figures=pictures, captions=captions, **context
+        metrics=metrics, figures=pictures, captions=captions, rounds=_rounds(rounds), **context
     )
     write_text(page, text)
+
+
+def _rounds(table: str | Path | None) -> list[dict[str, Any]]:
+    """Rows (figure of a cohort) of the rounds' table, with each round's value as text."""
+    if not table:
+        return []
+    found = tables.read(tables.ROUNDS, table)
+    rows = []
+    for (cohort, figure), part in found.groupby(["cohort", "figure"], sort=False):
+        rates = part[["value", "low", "high"]].astype(object).where(part.notna(), None).assign(note="nothing to count")
+        values = [rate_text(rate) for rate in rates.to_dict("records")]
+        rows.append({"cohort": cohort, "figure": figure, "values": values, "rounds": part["round"].tolist()})
+    return rows
 
 
 def _context(study: Study, metrics: dict[str, Any]) -> dict[str, Any]:

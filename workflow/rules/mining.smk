@@ -1,0 +1,110 @@
+"""Mining. Needs detections and thresholds. Gives accepted frames, and, with mining.rounds above 1, detectors that learnt from them."""
+
+
+rule mining_frames:
+    input:
+        detections=lambda wildcards: round_file(wildcards, "{dataset}/{shard}.tsv"),
+        thresholds=lambda wildcards: round_file(wildcards, "thresholds.tsv"),
+        images="results/images/{dataset}/{shard}.tsv",
+        plan=ancient(plan),
+        patients=ancient("results/labels/patients.tsv"),
+    output:
+        table="results/mining/{detector}/round{round}/frames/{dataset}/{shard}.tsv",
+    log:
+        "results/logs/mining_frames/{detector}/round{round}/{dataset}/{shard}.log",
+    benchmark:
+        "results/benchmarks/mining_frames/{detector}/round{round}/{dataset}/{shard}.tsv"
+    conda:
+        "../../envs/mining.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(60),
+    params:
+        settings=shared_setting("crops"),
+        planned=planned("labels"),
+        code=code_digest("mining"),
+    script:
+        "../scripts/mining_frames.py"
+
+
+rule mining_labels:
+    input:
+        accepted=lambda wildcards: f"results/mining/{wildcards.detector}/round{int(wildcards.round) - 1}/frames/{wildcards.dataset}/{wildcards.shard}.tsv",
+        images="results/images/{dataset}/{shard}.tsv",
+        plan=ancient(plan),
+        lesions=ancient("results/labels/{dataset}/lesions.tsv"),
+        patients=ancient("results/labels/patients.tsv"),
+    output:
+        table="results/mining/{detector}/round{round}/labels/{dataset}/{shard}.tsv",
+        files=directory(
+            "results/mining/{detector}/round{round}/labels/{dataset}/{shard}"
+        ),
+    log:
+        "results/logs/mining_labels/{detector}/round{round}/{dataset}/{shard}.log",
+    benchmark:
+        "results/benchmarks/mining_labels/{detector}/round{round}/{dataset}/{shard}.tsv"
+    conda:
+        "../../envs/mining.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(30),
+    params:
+        planned=planned("labels"),
+        code=code_digest("mining"),
+    script:
+        "../scripts/mining_labels.py"
+
+
+# A later round's detectors are trained and judged as the first round's are: the same folds, settings and scripts.
+use rule detect_train as mining_train with:
+    input:
+        tables=shards(
+            "results/mining/{{detector}}/round{{round}}/labels/{dataset}/{shard}.tsv",
+            INTERNAL,
+        ),
+    output:
+        model="results/mining/{detector}/round{round}/fold{fold}/model.safetensors",
+        history="results/mining/{detector}/round{round}/fold{fold}/history.csv",
+    log:
+        "results/logs/mining_train/{detector}/round{round}/fold{fold}.log",
+    benchmark:
+        "results/benchmarks/mining_train/{detector}/round{round}/fold{fold}.tsv"
+
+
+use rule detect_images as mining_detect with:
+    input:
+        models=expand(
+            "results/mining/{{detector}}/round{{round}}/fold{fold}/model.safetensors",
+            fold=FOLDS,
+        ),
+        images="results/images/{dataset}/{shard}.tsv",
+        plan=ancient(plan),
+        patients=ancient("results/labels/patients.tsv"),
+    output:
+        detections="results/mining/{detector}/round{round}/{dataset}/{shard}.tsv",
+    log:
+        "results/logs/mining_detect/{detector}/round{round}/{dataset}/{shard}.log",
+    benchmark:
+        "results/benchmarks/mining_detect/{detector}/round{round}/{dataset}/{shard}.tsv"
+
+
+use rule detect_thresholds as mining_thresholds with:
+    input:
+        detections=shards(
+            "results/mining/{{detector}}/round{{round}}/{dataset}/{shard}.tsv",
+            INTERNAL,
+            "annotated",
+        ),
+        tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
+        lesions=ancient(
+            expand("results/labels/{dataset}/lesions.tsv", dataset=INTERNAL)
+        ),
+    output:
+        thresholds="results/mining/{detector}/round{round}/thresholds.tsv",
+        curve="results/mining/{detector}/round{round}/curve.tsv",
+    log:
+        "results/logs/mining_thresholds/{detector}/round{round}.log",
+    benchmark:
+        "results/benchmarks/mining_thresholds/{detector}/round{round}.tsv"
