@@ -213,6 +213,16 @@ def test_a_model_more_trains_itself_alone(lab):
     assert jobs == own | of(lab.all_jobs, FROM_MAPS)
 
 
+def test_background_of_all_patients_gives_every_shard_labels_and_trains_again(lab):
+    path = lab.directory / "study.yaml"
+    with put_back(path):
+        lab.configure(detect=yaml.safe_load(path.read_text())["detect"] | {"background": "all"})
+        jobs = lab.jobs("--dry-run")
+    framed = of(lab.all_jobs, {"labels_yolo"})
+    others = {job.replace("annotated-000", f"other-00{n}") for job in framed for n in (0, 1)}
+    assert jobs == others | of(lab.all_jobs, FROM_DETECTORS)
+
+
 def test_another_window_of_a_data_set_converts_it_and_indexes_nothing(lab):
     path = lab.directory / "study.yaml"
     with put_back(path):

@@ -35,6 +35,8 @@ EXPLAINED = [detector for detector in DETECTORS if "rtdetr" not in detector]
 CLASSIFIERS = STUDY["classify"]["architectures"]
 PROTOCOLS = STUDY["crops"]["protocols"]
 FOLDS = list(range(STUDY["labels"]["folds"]))
+# shards that detectors learn from
+LEARNED = "annotated" if STUDY["detect"]["background"] == "annotated" else ""
 GPU = 1 if STUDY["device"] == "cuda" else 0
 FAITHFULNESS = (
     expand("results/explain/faithfulness/detections/{detector}.tsv", detector=EXPLAINED)

@@ -3,8 +3,8 @@
 
 rule detect_train:
     input:
-        tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
-        images=shards("results/images/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
+        tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, LEARNED),
+        images=shards("results/images/{dataset}/{shard}.tsv", INTERNAL, LEARNED),
     output:
         model="results/detect/{detector}/fold{fold}/model.safetensors",
         history="results/detect/{detector}/fold{fold}/history.csv",
@@ -123,8 +123,8 @@ rule detect_thresholds:
 
 rule sweep_train:
     input:
-        tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
-        images=shards("results/images/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
+        tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, LEARNED),
+        images=shards("results/images/{dataset}/{shard}.tsv", INTERNAL, LEARNED),
     output:
         model="results/sweep/{point}/fold{fold}/model.safetensors",
         history="results/sweep/{point}/fold{fold}/history.csv",

@@ -12,7 +12,13 @@ from mammoflow.detect.model import Detector
 from mammoflow.errors import DataError, ModelError
 from mammoflow.geometry import Transform
 
-SETTINGS = {"min_score": 0.01, "nms_iou": 0.4, "ensemble_iou": 0.5, "backend": "torch"}
+SETTINGS = {
+    "min_score": 0.01,
+    "nms_iou": 0.4,
+    "ensemble_iou": 0.5,
+    "backend": "torch",
+    "background": "annotated",
+}
 
 
 class BrightSpot(torch.nn.Module):
@@ -72,11 +78,11 @@ def hospital(tmp_path, monkeypatch):
     return SimpleNamespace(root=tmp_path, rows=rows, patients=patients)
 
 
-def run(hospital, models):
-    root = hospital.root
+def run(hospital, models, **changed):
+    root, settings = hospital.root, SETTINGS | changed
     tables.write(tables.IMAGES, tables.from_rows(tables.IMAGES, hospital.rows), root / "images.tsv")
     tables.write(tables.PATIENTS, tables.from_rows(tables.PATIENTS, hospital.patients), root / "patients.tsv")
-    shard.detect_shard(models, root / "images.tsv", root / "patients.tsv", SETTINGS, "cpu", 1, root / "detections.tsv")
+    shard.detect_shard(models, root / "images.tsv", root / "patients.tsv", settings, "cpu", 1, root / "detections.tsv")
     return tables.read(tables.DETECTIONS, root / "detections.tsv")
 
 
@@ -110,6 +116,8 @@ def test_single_model_judges_everybody_and_says_whom_it_saw(hospital):
     # patients 1 and 2 were trained on, 4 isn't annotated, 5 is external
     assert list(found["held_out"]) == [True, False, False, True, True, True]
     assert set(found["detection_id"]) == {f"image{number}-yolo26_x-paper-000" for number in range(6)}
+    # unless it learned its background from patients that nobody annotated as well
+    assert list(run(hospital, ["0"], background="all")["held_out"]) == [True, False, False, True, False, True]
 
 
 def test_models_in_another_order_are_refused(hospital):

@@ -150,7 +150,8 @@ def _judged(
     table: pd.DataFrame, patients: pd.DataFrame, detectors: list[Detector], settings: dict[str, Any]
 ) -> Iterator[tuple[Any, Judge, Frames]]:
     """Every image's row with its judge and frames; pictures of one judge go through it in batches."""
-    judged = [(row, _judge_of(row, patients, detectors)) for row in table.itertuples()]
+    all_learned = settings["background"] == "all"
+    judged = [(row, _judge_of(row, patients, detectors, all_learned)) for row in table.itertuples()]
     judged.sort(key=lambda pair: pair[1].fold)
     pictures = prefetched(read_picture, [str(row.train_png) for row, _ in judged], AHEAD)
     for _, group in groupby(judged, key=lambda pair: pair[1].fold):
@@ -181,14 +182,14 @@ def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
         yield batch
 
 
-def _judge_of(row: Any, patients: pd.DataFrame, detectors: list[Detector]) -> Judge:
+def _judge_of(row: Any, patients: pd.DataFrame, detectors: list[Detector], all_learned: bool) -> Judge:
     try:
         patient = patients.loc[(row.dataset, row.patient_key)]
     except KeyError:
         raise DataError(
             f"image {row.image_id}: its patient {row.patient_key} isn't in the patients table; run labels_patients"
         ) from None
-    return choose_judge(detectors, int(patient["fold"]), bool(patient["annotated"]))
+    return choose_judge(detectors, int(patient["fold"]), all_learned or bool(patient["annotated"]))
 
 
 def _rows(image: Any, judge: Judge, frames: Frames, paper: bool) -> Iterator[dict[str, Any]]:
