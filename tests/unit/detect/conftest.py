@@ -21,6 +21,7 @@ SETTINGS = {
     "phantom_paste": 0.5,
     "tiles": None,
     "precision": "float32",
+    "test_time": None,
     "ensemble_iou": 0.5,
     "min_score": 0.01,
     "nms_iou": 0.4,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mammoflow import boxes, tables
 from mammoflow.detect.backend import with_backend
-from mammoflow.detect.infer import Frames, detect_images, fuse
+from mammoflow.detect.infer import Frames, detect_views, fuse
 from mammoflow.detect.model import Detector, load_detector
 from mammoflow.errors import DataError, ModelError
 from mammoflow.geometry import Transform
@@ -121,15 +121,15 @@ def choose_judge(detectors: list[Detector], fold: int, annotated: bool) -> Judge
 
 
 def judge_images(judge: Judge, images: list[NDArray[np.uint8]], settings: dict[str, Any]) -> list[Frames]:
-    """Frames of each picture, in its pixels: of the one model, or merged from all.
+    """Frames of each picture, in its pixels: of the one model and view, or merged from all.
 
     Parameters
     ----------
     judge : see `choose_judge`.
     images : uint8 arrays, (H, W).
-    settings : section `detect` of the config (`min_score`, `nms_iou`, `ensemble_iou`).
+    settings : section `detect` of the config (`test_time`, `min_score`, `nms_iou`, `ensemble_iou`).
     """
-    every = [detect_images(one, images, settings["min_score"], settings["nms_iou"]) for one in judge.detectors]
+    every = [view for one in judge.detectors for view in detect_views(one, images, settings)]
     if len(every) == 1:
         return every[0]
     return [
