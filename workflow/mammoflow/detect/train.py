@@ -16,6 +16,7 @@ from PIL import Image
 from ultralytics.data.utils import img2label_paths
 
 from mammoflow import tables
+from mammoflow.config import weights_for
 from mammoflow.detect.model import CHANNELS, is_rtdetr, save_detector
 from mammoflow.detect.offline import integrations_off
 from mammoflow.detect.preprocess import common_size
@@ -77,6 +78,7 @@ def train_detector(
     """
     integrations_off()
     chosen = {key: settings.get(key) for key in TRAINING_KEYS}
+    chosen["weights"] = weights_for(settings["weights"], architecture)
     table = tables.read_all(tables.TRAINING, training)
     split = split_fold(table, fold, settings["validation_share"], seed)
     config = settings_digest([architecture, fold, seed, device, chosen])
