@@ -166,8 +166,8 @@ def sweep_points(sweep: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def sweep_settings(settings: dict[str, Any], sweep: dict[str, Any], point: int) -> dict[str, Any]:
-    """Return section `detect` with the values of a point of the sweep and its validation part laid over it."""
-    return overlay(settings, {"validation_share": sweep["validation_share"]} | sweep_points(sweep)[point])
+    """Return section `detect` with the values of a point of the sweep laid over it."""
+    return overlay(settings, sweep_points(sweep)[point])
 
 
 def _check_sweep(study: dict[str, Any]) -> None:
