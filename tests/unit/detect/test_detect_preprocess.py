@@ -74,6 +74,8 @@ def dataset(study, augment: bool, **hyperparameters: float) -> MammogramDataset:
             "channels": 1,
             "augment": {"gamma": 0.2, "gain": 0.1},
             "copy_paste": 0.0,
+            "phantom_paste": 0.0,
+            "input_size": (64, 64),
         },
     )
 
