@@ -24,7 +24,7 @@ SMALL = {
     "labels": {"folds": 2},
     "detect": {"image_size": 192, "epochs": 30},
     "crops": {"false_frames_per_image": 3.0, "protocols": ["out_of_fold", "paper"]},
-    "classify": {"epochs": 2, "crop_size": 32, "validation_share": 0.4, "patience": 2},
+    "classify": {"epochs": 2, "crop_size": 32, "validation_folds": 2, "patience": 2},
     "explain": {
         "detections_per_shard": 2,
         "crops_per_fold": 2,

@@ -223,6 +223,16 @@ def test_background_of_all_patients_gives_every_shard_labels_and_trains_again(la
     assert jobs == others | of(lab.all_jobs, FROM_DETECTORS)
 
 
+def test_pretraining_is_done_once_a_classifier_and_retrains_classifiers_alone(lab):
+    path = lab.directory / "study.yaml"
+    with put_back(path):
+        pretrain = {"phantom": {"crops": 40, "epochs": 1, "tissue_share": 0.4}}
+        lab.configure(classify=yaml.safe_load(path.read_text())["classify"] | {"pretrain": pretrain})
+        jobs = lab.jobs("--dry-run")
+    once = {f"classify_pretrain classifier={name}" for name in CLASSIFIERS}
+    assert jobs == once | of(lab.all_jobs, FROM_CLASSIFIERS)
+
+
 def test_another_window_of_a_data_set_converts_it_and_indexes_nothing(lab):
     path = lab.directory / "study.yaml"
     with put_back(path):

@@ -1,8 +1,41 @@
 """Classify. Needs crops. Gives classifiers per protocol, architecture and fold, and out-of-fold probabilities of crops and frames."""
 
 
+# Needs nothing: phantom lesions are drawn on the way. Runs when classify.pretrain asks for it.
+rule classify_pretrain:
+    output:
+        model="results/classify/pretrained/{classifier}/model.safetensors",
+        history="results/classify/pretrained/{classifier}/history.tsv",
+    log:
+        "results/logs/classify_pretrain/{classifier}.log",
+    benchmark:
+        "results/benchmarks/classify_pretrain/{classifier}.tsv"
+    conda:
+        environment("classify")
+    threads: setting("classify", "threads")
+    resources:
+        mem_mb=grows(
+            training_mb(
+                setting("classify", "crop_size"),
+                setting("classify", "batch"),
+                224,
+                150,
+            )
+        ),
+        runtime=grows(720),
+        gpu=GPU,
+    params:
+        settings=pretraining(),
+        device=setting("device"),
+        seed=setting("seed"),
+        code=[code_digest("phantom"), code_digest("classify")],
+    script:
+        "../scripts/classify_pretrain.py"
+
+
 rule classify_train:
     input:
+        unpack(start_of_training),
         crops=shards("results/crops/{{protocol}}/{dataset}/{shard}.tsv", INTERNAL),
         duplicates="results/labels/duplicates.tsv",
     output:

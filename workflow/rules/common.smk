@@ -181,6 +181,26 @@ def mined_detections(wildcards):
     return f"results/detect/{setting('crops', 'detector')}/{where}{wildcards.dataset}/{wildcards.shard}.tsv"
 
 
+def pretraining():
+    """What decides a classifier's pretraining: how long folds train and when they stop doesn't."""
+    keys = ("weights", "crop_size", "batch", "learning_rate", "ema", "threads")
+    scale = setting("crops", "scale") or {}
+    return {key: setting("classify", key) for key in (*keys, "augment", "pretrain")} | {
+        "margin": setting("crops", "margin"),
+        "side_mm": scale.get("side_mm"),
+    }
+
+
+def start_of_training(wildcards):
+    """The pretrained classifier, where pretraining is asked for."""
+    path = "results/classify/pretrained/{classifier}/model.safetensors"
+    return (
+        {"start": path.format(classifier=wildcards.classifier)}
+        if setting("classify", "pretrain")
+        else {}
+    )
+
+
 def relevance_maps(suffix):
     """An input function: maps of all models of the wildcard's data set, tables (tsv) or arrays (npz) in one order."""
 

@@ -15,4 +15,5 @@ if __name__ == "__main__":
             device=snakemake.params.device,
             model_path=snakemake.output.model,
             history_path=snakemake.output.history,
+            start=snakemake.input.get("start"),
         )

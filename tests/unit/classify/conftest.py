@@ -7,13 +7,14 @@ from mammoflow import tables
 SETTINGS = {
     "architectures": ["resnet10t"],
     "weights": None,
+    "pretrain": None,
     "crop_size": 32,
     "epochs": 3,
     "batch": 8,
     "learning_rate": 0.002,
     "ema": 0.5,
+    "validation_folds": 2,
     "patience": 6,
-    "validation_share": 0.25,
     "threads": 1,
     "augment": {"rotation": 15, "translation": 0.06, "scale": 0.1, "contrast": 0.2, "brightness": 0.1},
 }

@@ -8,13 +8,14 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from mammoflow import tables
 from mammoflow.classify.data import (
+    Part,
     augment,
     class_weights,
+    inner_parts,
     lacking_class,
     load_part,
     mask_center,
     read_crop,
-    split_validation,
     stack,
     training_rows,
 )
@@ -71,23 +72,42 @@ def test_two_classes_lack_nothing():
     assert lacking_class(rows_of(("a", 0, "malignant", 1), ("b", 1, "benign", 1))) == ""
 
 
-def test_validation_part_is_patient_wise_stratified_and_of_the_asked_size():
-    rows = rows_of(
-        *((f"m{n}", 0, "malignant", 1 + n % 3) for n in range(10)), *((f"b{n}", 0, "benign", 2) for n in range(20))
+def part_of(*patients):
+    rows = rows_of(*patients)
+    labels = (rows["label"] == "malignant").to_numpy().astype(np.int64)
+    return Part(rows, np.arange(len(rows), dtype=np.uint8)[:, None, None], labels)
+
+
+def patients_in(part):
+    return set(part.rows["patient_key"])
+
+
+def test_inner_parts_judge_every_crop_once_and_never_by_its_patient():
+    whole = part_of(
+        *((f"m{n}", 0, "malignant", 1 + n % 3) for n in range(9)), *((f"b{n}", 0, "benign", 2) for n in range(20))
     )
-    training, validation = split_validation(rows, 0.2, seed=1)
-    assert not set(training["patient_key"]) & set(validation["patient_key"])
-    assert len(training) + len(validation) == len(rows)
-    by_kind = validation.drop_duplicates("patient_key")["label"].value_counts()
-    assert by_kind.to_dict() == {"malignant": 2, "benign": 4}
+    pairs = inner_parts(whole, 3, seed=1)
+    assert len(pairs) == 3
+    assert sorted(np.concatenate([judged.crops.ravel() for _, judged in pairs])) == list(range(len(whole)))
+    for learned, judged in pairs:
+        assert not patients_in(learned) & patients_in(judged)
+        assert len(learned) + len(judged) == len(whole)
+        kinds = judged.rows.drop_duplicates("patient_key")["label"].value_counts()
+        assert kinds["malignant"] == 3
+        assert kinds["benign"] in (6, 7)
+        assert (judged.labels == (judged.rows["label"] == "malignant")).all()
 
 
-def test_validation_part_depends_on_the_seed_and_hardly_on_new_patients():
-    rows = rows_of(*((f"m{n}", 0, "malignant", 1) for n in range(40)), *((f"b{n}", 0, "benign", 1) for n in range(40)))
-    chosen = set(split_validation(rows, 0.25, seed=1)[1]["patient_key"])
-    more = pd.concat([rows, rows_of(("b99", 0, "benign", 1))])
-    assert len(chosen ^ set(split_validation(more, 0.25, seed=1)[1]["patient_key"])) <= 2
-    assert chosen != set(split_validation(rows, 0.25, seed=2)[1]["patient_key"])
+def test_inner_parts_depend_on_the_seed_and_not_on_the_order():
+    patients = [*((f"m{n}", 0, "malignant", 1) for n in range(9)), *((f"b{n}", 0, "benign", 1) for n in range(9))]
+    first = [patients_in(judged) for _, judged in inner_parts(part_of(*patients), 3, seed=1)]
+    assert first == [patients_in(judged) for _, judged in inner_parts(part_of(*patients[::-1]), 3, seed=1)]
+    assert first != [patients_in(judged) for _, judged in inner_parts(part_of(*patients), 3, seed=2)]
+
+
+def test_few_patients_give_fewer_inner_parts():
+    patients = [("m0", 0, "malignant", 1), ("m1", 0, "malignant", 2), *((f"b{n}", 0, "benign", 1) for n in range(5))]
+    assert len(inner_parts(part_of(*patients), 4, seed=1)) == 2
 
 
 @pytest.mark.parametrize(
@@ -98,17 +118,13 @@ def test_validation_part_depends_on_the_seed_and_hardly_on_new_patients():
         [("m0", 0, "malignant", 1), ("m1", 0, "malignant", 1), ("m1", 0, "benign", 1)],
     ],
 )
-def test_too_few_patients_give_no_validation_part(patients):
-    rows = rows_of(*patients)
-    training, validation = split_validation(rows, 0.2, seed=1)
-    assert len(validation) == 0
-    assert len(training) == len(rows)
+def test_too_few_patients_give_no_inner_parts(patients):
+    assert inner_parts(part_of(*patients), 3, seed=1) == []
 
 
-def test_share_of_zero_sets_nobody_aside():
-    rows = rows_of(*((f"m{n}", 0, "malignant", 1) for n in range(5)), *((f"b{n}", 0, "benign", 1) for n in range(5)))
-    training, validation = split_validation(rows, 0, seed=1)
-    assert (len(training), len(validation)) == (10, 0)
+def test_no_inner_parts_when_none_are_asked_for():
+    patients = [*((f"m{n}", 0, "malignant", 1) for n in range(5)), *((f"b{n}", 0, "benign", 1) for n in range(5))]
+    assert inner_parts(part_of(*patients), 0, seed=1) == []
 
 
 def test_class_weights_by_hand_and_against_sklearn():

@@ -1,5 +1,6 @@
 import logging
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,30 +9,61 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from mammoflow import tables
-from mammoflow.classify import load_classifier, predict, predict_table, train_classifier
+from mammoflow.classify import calibration, load_classifier, predict, predict_table, train_classifier
 from mammoflow.classify import train as training
 from mammoflow.classify.data import mask_center, read_crop
 from mammoflow.classify.model import read_record, scores
 from mammoflow.errors import DataError, LeakageError
 
 
-def epochs_of(*values):
-    return [{"validation_auc": auc, "validation_loss": loss} for auc, loss in values]
+def curve_of(*values):
+    return pd.DataFrame(values, columns=["smoothed_auc", "smoothed_loss"]).assign(epoch=range(len(values)))
 
 
 def test_best_epoch_has_the_highest_auc_then_the_lowest_loss_then_comes_first():
-    assert training.best_epoch(epochs_of((0.6, 0.1), (0.9, 0.5), (0.8, 0.2))) == 1
-    assert training.best_epoch(epochs_of((0.9, 0.5), (0.9, 0.4), (0.9, 0.4), (0.7, 0.1))) == 1
-    assert training.best_epoch(epochs_of((np.nan, np.nan), (np.nan, np.nan))) == 1
+    assert training.best_epoch(curve_of((0.6, 0.1), (0.9, 0.5), (0.8, 0.2))) == 1
+    assert training.best_epoch(curve_of((0.9, 0.5), (0.9, 0.4), (0.9, 0.4), (0.7, 0.1))) == 1
+    assert training.best_epoch(curve_of((np.nan, np.nan), (np.nan, np.nan))) == 1
 
 
 def test_training_stops_when_patience_is_over():
-    history = epochs_of((0.6, 0.1), (0.9, 0.5), (0.8, 0.2), (0.85, 0.2))
-    assert not training.finished([], 10, 2)
-    assert not training.finished(history[:3], 10, 2)
-    assert training.finished(history, 10, 2)
-    assert not training.finished(history, 10, 3)
-    assert training.finished(history, 4, 3)
+    curve = curve_of((0.6, 0.1), (0.9, 0.5), (0.8, 0.2), (0.85, 0.2))
+    assert not training.finished(curve[:0], 10, 2)
+    assert not training.finished(curve[:3], 10, 2)
+    assert training.finished(curve, 10, 2)
+    assert not training.finished(curve, 10, 3)
+    assert training.finished(curve, 4, 3)
+
+
+def inner_of(labels, *margins):
+    """A training whose model said `margins` of crops with `labels`, a list an epoch."""
+    history = [{"learning_rate": 0.1, "training_loss": 1.0, "seconds": 2.0, "margins": list(said)} for said in margins]
+    return SimpleNamespace(
+        state=SimpleNamespace(history=history), validation=SimpleNamespace(labels=np.array(labels)), done=len(margins)
+    )
+
+
+def test_curve_by_hand():
+    # pairs in order: 2 of 2, then 0, then 2 of the first part; 1, 3, 3 of 4 of the second
+    first = inner_of([1, 0, 0], (3, 1, 2), (0, 1, 2), (3, 1, 2))
+    second = inner_of([1, 1, 0, 0], (1, 2, 1.5, 3), (1, 4, 0, 3), (1, 4, 0, 3))
+    curve = training._curve([first, second], 3)
+    assert curve["validation_auc"].tolist() == pytest.approx([3 / 6, 3 / 6, 5 / 6])
+    assert curve["smoothed_auc"].tolist() == pytest.approx([3 / 6, 11 / 18, 4 / 6])
+    assert curve["seconds"].tolist() == [4.0, 4.0, 4.0]
+    # logits of nothing: both classes cost log(2), however many crops each has
+    unsure = training._curve([inner_of([1, 0, 0], (0, 0, 0))], 1)
+    assert unsure["validation_loss"][0] == pytest.approx(np.log(2))
+    assert unsure["validation_auc"][0] == 0.5
+
+
+def test_calibration_is_of_what_inner_models_said_at_the_epoch():
+    whole = SimpleNamespace(labels=np.array([1, 0, 0, 0]))
+    inner = [inner_of([1, 0], (0, 0), (4, 2)), inner_of([1, 0], (0, 0), (1, 3))]
+    expected = calibration.fit(np.array([4.0, 2, 1, 3]), np.array([1, 0, 1, 0]), whole.labels)
+    assert training._calibrate(inner, 1, whole) == expected
+    assert expected.temperature != 1
+    assert training._calibrate([], 1, whole).temperature == 1
 
 
 def test_batches_hold_every_crop_once_and_are_never_small():
@@ -57,13 +89,18 @@ def test_same_seed_same_file_other_seed_other_file(make_crops, settings, tmp_pat
     rows = pd.read_csv(history, sep="\t")
     assert rows["epoch"].tolist() == [0, 1]
     record = read_record(first)
-    assert record["epoch"] == training.best_epoch(rows.to_dict("records"))
-    assert record["validation_auc"] == pytest.approx(rows["validation_auc"].max())
+    assert record["epoch"] == training.best_epoch(rows)
+    assert record["validation_auc"] == pytest.approx(rows["smoothed_auc"].max())
 
 
+# two inner trainings of three epochs in turn, then as many epochs of the whole as were best
+@pytest.mark.parametrize("call", [3, 8])
 @pytest.mark.parametrize("killed_in", ["epoch", "checkpoint"])
-def test_killed_training_goes_on_to_the_same_weights(make_crops, settings, tmp_path, monkeypatch, caplog, killed_in):
+def test_killed_training_goes_on_to_the_same_weights(
+    make_crops, settings, tmp_path, monkeypatch, caplog, killed_in, call
+):
     paths = make_crops()
+    monkeypatch.setattr(training, "best_epoch", lambda curve: len(curve) - 1)
     monkeypatch.setattr(training, "KEEP_EVERY_S", 0.0)
     whole, _ = run(paths, tmp_path / "whole", settings)
     name = {"epoch": "_train_epoch", "checkpoint": "_report"}[killed_in]
@@ -71,7 +108,7 @@ def test_killed_training_goes_on_to_the_same_weights(make_crops, settings, tmp_p
 
     def killed(*arguments):
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) == call:
             raise KeyboardInterrupt
         return real(*arguments)
 
@@ -83,8 +120,8 @@ def test_killed_training_goes_on_to_the_same_weights(make_crops, settings, tmp_p
     monkeypatch.setattr(training, name, real)
     with caplog.at_level(logging.INFO, logger="mammoflow"):
         resumed, history = run(paths, tmp_path / "killed", settings)
-    done = {"epoch": 1, "checkpoint": 2}[killed_in]
-    assert f"going on after epoch {done} of 3" in caplog.text
+    kept = call - (killed_in == "epoch")
+    assert caplog.text.count("going on after epoch") == min(kept, 2) + (kept > 6)
     assert resumed.read_bytes() == whole.read_bytes()
     assert pd.read_csv(history, sep="\t")["epoch"].tolist() == [0, 1, 2]
 
@@ -95,27 +132,29 @@ def test_checkpoint_of_other_settings_is_not_taken(make_crops, settings, tmp_pat
     monkeypatch.setattr(training, "_report", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run(paths, tmp_path, settings)
-    assert len(list((tmp_path / "fold0.work").rglob("state.pt"))) == 1
+    assert [path.name for path in (tmp_path / "fold0.work").rglob("*.pt")] == ["inner1.pt"]
     monkeypatch.undo()
     with caplog.at_level(logging.INFO, logger="mammoflow"):
         run(paths, tmp_path, settings | {"learning_rate": 0.001, "epochs": 1})
     assert "going on" not in caplog.text
 
 
-def test_weights_of_the_best_epoch_are_kept(make_crops, settings, tmp_path, monkeypatch):
+def test_classifier_learns_from_all_crops_for_the_epochs_that_were_best(make_crops, settings, tmp_path, monkeypatch):
     paths = make_crops()
-    aucs = iter([0.7, 0.9, 0.8])
     seen = []
+    real = training._train_epoch
 
-    def validate(model, *_):
-        seen.append({name: value.clone() for name, value in model.state_dict().items()})
-        return {"validation_loss": 0.5, "validation_auc": next(aucs)}
+    def train_epoch(state, part, weights, settings, epoch, stream):
+        seen.append((len(part), epoch))
+        return real(state, part, weights, settings, epoch, stream)
 
-    monkeypatch.setattr(training, "_validate", validate)
-    model, _ = run(paths, tmp_path, settings)
-    kept = load_classifier(model).model.state_dict()
-    assert all(torch.equal(kept[name], value) for name, value in seen[1].items())
+    monkeypatch.setattr(training, "_train_epoch", train_epoch)
+    monkeypatch.setattr(training, "best_epoch", lambda curve: min(1, len(curve) - 1))
+    model, history = run(paths, tmp_path, settings)
+    assert seen == [(8, 0), (8, 0), (8, 1), (8, 1), (8, 2), (8, 2), (16, 0), (16, 1)]
     assert read_record(model)["epoch"] == 1
+    rows = pd.read_csv(history, sep="\t")
+    assert rows["whole_training_loss"].notna().tolist() == [True, True, False]
 
 
 def test_few_patients_train_for_all_epochs_without_validation(make_crops, settings, tmp_path):
@@ -125,6 +164,7 @@ def test_few_patients_train_for_all_epochs_without_validation(make_crops, settin
     assert rows["validation_auc"].isna().all()
     assert read_record(model)["validation_auc"] is None
     assert read_record(model)["epoch"] == 2
+    assert read_record(model)["calibration"]["temperature"] == 1
 
 
 def test_leaking_table_trains_nothing(make_crops, settings, tmp_path):
@@ -137,10 +177,10 @@ def test_leaking_table_trains_nothing(make_crops, settings, tmp_path):
     assert not (tmp_path / "fold0").exists()
 
 
-@pytest.mark.parametrize("share", [0, 0.25])
-def test_diverging_loss_is_an_error_with_a_mend(make_crops, settings, tmp_path, share):
+@pytest.mark.parametrize("folds", [0, 2])
+def test_diverging_loss_is_an_error_with_a_mend(make_crops, settings, tmp_path, folds):
     with pytest.raises(DataError, match="learning_rate"):
-        run(make_crops(), tmp_path, settings | {"learning_rate": 1e30, "validation_share": share})
+        run(make_crops(), tmp_path, settings | {"learning_rate": 1e30, "validation_folds": folds})
 
 
 @pytest.fixture
@@ -197,7 +237,7 @@ def test_weights_are_averaged_over_the_steps(make_crops, settings, tmp_path, mon
         seen.append((step, before, {name: value.clone() for name, value in model.state_dict().items()}, decay))
 
     monkeypatch.setattr(training.ModelEmaV3, "update", update)
-    model, _ = run(make_crops(), tmp_path, settings | {"epochs": 2, "validation_share": 0})
+    model, _ = run(make_crops(), tmp_path, settings | {"epochs": 2, "validation_folds": 0})
     assert [step for step, *_ in seen] == list(range(1, len(seen) + 1))
     _, before, current, decay = seen[-1]
     assert decay == 0.5
@@ -205,7 +245,9 @@ def test_weights_are_averaged_over_the_steps(make_crops, settings, tmp_path, mon
     for name, value in kept.items():
         if value.is_floating_point():
             assert torch.allclose(value, decay * before[name] + (1 - decay) * current[name], atol=1e-6), name
-    plain, _ = run(make_crops(name="again"), tmp_path / "plain", settings | {"epochs": 2, "ema": 0})
+    plain, _ = run(
+        make_crops(name="again"), tmp_path / "plain", settings | {"epochs": 2, "ema": 0, "validation_folds": 0}
+    )
     assert len(seen) == seen[-1][0]
     assert not torch.equal(load_classifier(plain).model.state_dict()["fc.weight"], kept["fc.weight"])
 

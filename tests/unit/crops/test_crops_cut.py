@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -5,8 +6,11 @@ import numpy as np
 import pytest
 
 from mammoflow import boxes, tables
+from mammoflow.classify.model import grey_levels
 from mammoflow.crops import crop_box, crop_side, cut, cut_shard
+from mammoflow.crops.cut import spread
 from mammoflow.errors import DataError
+from mammoflow.images.breast import breast_mask
 
 SETTINGS = {"detector": "yolov6n", "false_frames_per_image": 0.5, "match_iou": 0.2, "margin": 1.5,
             "screen": {"min_breast_share": 0.0, "nipple_score": 0.3, "nipple_iou": 0.3}}  # fmt: skip
@@ -60,6 +64,26 @@ def test_sixteen_bits_stay_sixteen_bits():
     assert crop.dtype == np.uint16
     assert crop[0, 0] == 55 * 600
     assert crop[6, 6] == 0
+
+
+def test_master_of_twelve_bits_fills_the_scale_by_hand():
+    # greys 1000 to 1100 evenly: percentiles 1001 and 1099, so the ends of the scale are 952 and 1148
+    master = np.tile(np.arange(1000, 1101, dtype=np.uint16), (5, 1))
+    master[0, :5] = 0, 951, 952, 1148, 4095
+    breast = np.ones(master.shape, bool)
+    breast[0] = False
+    found = spread(master, breast)
+    assert found.dtype == np.uint16
+    assert found[0, :5].tolist() == [0, 0, 0, 65535, 65535]
+    assert found[1, [0, 1, 50, 99]].tolist() == pytest.approx(
+        [65535 * (grey - 952) / 196 for grey in (1000, 1001, 1050, 1099)], abs=1
+    )
+    assert len(np.unique(found[1])) == 101
+    assert (np.diff(found[1].astype(int)) > 0).all()
+
+
+def test_master_of_one_grey_is_grey():
+    assert (spread(np.full((4, 4), 7, np.uint16), None) == round(65535 / 4)).all()
 
 
 @pytest.mark.parametrize("box", [(2, 3, 6, 7), (-3, -2, 5, 6), (6, 5, 14, 13), (-5, -5, 20, 20), (30, 30, 34, 34)])
@@ -173,6 +197,29 @@ def test_out_of_fold_crops(shard):
     assert (first["lesion_id"], first["detection_id"]) == ("lesion0", "image0-yolov6n-000")
     assert first["iou"] == pytest.approx(18 * 18 / (800 - 18 * 18))
     assert found["config_digest"].nunique() == 1
+
+
+def test_crops_are_cut_from_masters_where_they_are_kept(shard):
+    from_pictures = run(shard, "out_of_fold")
+    Path("masters").mkdir()
+    masters = {}
+    for number in range(4):
+        masters[f"image{number}"] = np.random.default_rng(9 + number).integers(0, 4096, (80, 60), dtype=np.uint16)
+        cv2.imwrite(f"masters/image{number}.png", masters[f"image{number}"])
+    found = run(shard, "out_of_fold")
+    columns = ["crop_id", "label", "fold", "x1", "y1", "x2", "y2", "crop_x1", "crop_y1", "crop_x2", "crop_y2"]
+    assert found[columns].equals(from_pictures[columns])
+    for row in found.itertuples():
+        crop = cv2.imread(row.png, cv2.IMREAD_UNCHANGED)
+        picture = cv2.imread(f"{row.image_id}.png", cv2.IMREAD_UNCHANGED)
+        whole = spread(masters[row.image_id], breast_mask(picture.astype(np.uint16)))
+        assert crop.dtype == np.uint16
+        assert np.array_equal(
+            crop, cut(whole, tuple(int(edge) for edge in (row.crop_x1, row.crop_y1, row.crop_x2, row.crop_y2)))
+        )
+        assert (crop % 257 != 0).any()  # no 8-bit grey
+        # the classifier sees the full depth, 0..1
+        assert grey_levels(crop[None]).max() == pytest.approx(crop.max() / 65535)
 
 
 def test_crops_of_one_scale_where_the_spacing_is_known(shard):

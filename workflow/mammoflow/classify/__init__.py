@@ -2,6 +2,7 @@
 
 from mammoflow.classify.model import Classifier, Scores, load_classifier, mean_scores, predict, preprocess
 from mammoflow.classify.predictions import predict_table, score_frames
+from mammoflow.classify.pretrain import pretrain_classifier
 from mammoflow.classify.train import train_classifier
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "predict",
     "predict_table",
     "preprocess",
+    "pretrain_classifier",
     "score_frames",
     "train_classifier",
 ]

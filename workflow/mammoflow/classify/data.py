@@ -41,6 +41,10 @@ class Part:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def of(self, chosen: NDArray[np.bool_]) -> "Part":
+        """Return the crops of a mask, (N,)."""
+        return Part(self.rows[chosen].reset_index(drop=True), self.crops[chosen], self.labels[chosen])
+
 
 def read_crop(path: str | Path) -> Crop:
     """Read a crop as uint8 or uint16 array (H, W).
@@ -132,36 +136,41 @@ def lacking_class(rows: pd.DataFrame) -> str:
     return next((text for name, text in zip(CLASSES, lacking, strict=True) if not counts[name]), "")
 
 
-def split_validation(rows: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Set some patients aside to choose the epoch.
+def inner_parts(whole: Part, folds: int, seed: int) -> list[tuple[Part, Part]]:
+    """Deal the patients of a training into parts and pair each part with all others.
 
     Patients are ranked by a hash of key and seed, within malignant ones (with at least one malignant crop) and the
-    others apart, and `share` of each, at least one, goes to validation. A new patient moves hardly anybody else.
+    others apart, and dealt in turn. Where a part would lack a label, fewer parts are made.
 
     Parameters
     ----------
-    rows : training rows of a CROPS table, both labels present.
-    share : of the patients, 0..1; with 0 nobody is set aside.
+    whole : all training crops, both labels present.
+    folds : number of parts; with 0 none is made.
     seed : the study's.
 
     Returns
     -------
-    Training rows and validation rows. The latter are empty when `share` is 0, when one of the two kinds has a single
-    patient, or when either part would lack a label.
+    Crops to learn from and crops to judge, for each part; empty when `folds` is 0 or no two parts have both labels.
     """
-    if share == 0:
-        return rows, rows.iloc[:0]
+    for count in range(folds, 1, -1):
+        dealt = whole.rows["patient_key"].map(_dealt(whole.rows, count, seed)).to_numpy()
+        parts = [(whole.of(dealt != number), whole.of(dealt == number)) for number in range(count)]
+        if all(len(set(part.labels.tolist())) == len(CLASSES) for pair in parts for part in pair):
+            for pair in parts:
+                check_apart(pair[0].rows, pair[1].rows, "an inner training part and its validation part")
+            return parts
+    if folds:
+        log.info("too few patients for validation parts with both labels: all teach, for all epochs")
+    return []
+
+
+def _dealt(rows: pd.DataFrame, folds: int, seed: int) -> dict[str, int]:
+    """Part of each patient. Malignant ones are dealt from the first part on, the others from the last one back."""
     malignant = set(rows.loc[rows["label"] == "malignant", "patient_key"])
-    chosen: set[str] = set()
-    for group in (malignant, set(rows["patient_key"]) - malignant):
-        ranked = sorted(group, key=lambda patient: text_digest(str(seed), patient))
-        chosen.update(ranked[: min(len(ranked) - 1, max(1, round(share * len(ranked))))] if ranked else [])
-    inside = rows["patient_key"].isin(chosen)
-    parts = rows[~inside].reset_index(drop=True), rows[inside].reset_index(drop=True)
-    if any(part["label"].nunique() < len(CLASSES) for part in parts):
-        log.info("too few patients for a validation part with both labels: all of them teach, for all epochs")
-        return rows, rows.iloc[:0]
-    return parts
+    ranked = sorted(set(rows["patient_key"]), key=lambda patient: text_digest(str(seed), patient))
+    first = {patient: number % folds for number, patient in enumerate(p for p in ranked if p in malignant)}
+    others = enumerate(patient for patient in ranked if patient not in malignant)
+    return first | {patient: (-1 - number) % folds for number, patient in others}
 
 
 def class_weights(labels: NDArray[np.int64]) -> Tensor:

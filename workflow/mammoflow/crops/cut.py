@@ -17,6 +17,8 @@ from mammoflow.crops.match import BOX, Candidate, Mined, expert_frames, mine
 from mammoflow.crops.screen import screen_shard
 from mammoflow.errors import DataError
 from mammoflow.files import write_bytes
+from mammoflow.images.breast import breast_mask
+from mammoflow.images.converting import MASTERS_DIRECTORY
 from mammoflow.jobs import progress
 from mammoflow.provenance import settings_digest
 
@@ -26,6 +28,9 @@ SHORT = {"out_of_fold": "oof", "paper": "paper"}  # protocol in a crop's id
 PAPER_FOLD = 0  # the paper's one model is that of fold 0
 SETTINGS = ("detector", "false_frames_per_image", "precision", "match_iou", "screen", "margin", "scale")
 Picture = NDArray[Any]  # uint8 or uint16
+DEEPEST = 65535
+PERCENTILES = (1, 99)  # of the breast in a master, and the share of their distance that is kept to either side:
+HEADROOM = 0.5  # calcifications are brighter than almost all of the breast
 
 
 def cut_shard(
@@ -57,7 +62,8 @@ def cut_shard(
     settings : section `crops` of the config (`match_iou`, `margin`, `scale`).
     table : table of `mammoflow.tables.CROPS` to write.
     screened : table of `mammoflow.tables.SCREENED` to write: every frame above the threshold, dropped ones included.
-    pictures : directory to make, with one 8-bit PNG a crop in ``malignant/`` and ``benign/``.
+    pictures : directory to make, with one PNG a crop in ``malignant/`` and ``benign/``: 16-bit where masters are kept
+        (``images.masters``), 8-bit otherwise.
 
     Raises
     ------
@@ -78,7 +84,7 @@ def cut_shard(
     lowest = {
         str(image.image_id): _threshold(accepted, _patient(known, image), protocol) for image in shown.itertuples()
     }
-    judged = screen_shard(every, shown, read_source, lowest, settings, protocol)
+    judged = screen_shard(every, shown, read_picture, lowest, settings, protocol)
     tables.write(tables.SCREENED, judged, screened)
     found = found[found["detection_id"].isin(judged.loc[judged["kept"], "detection_id"])]
     for label in tables.CROP_LABELS:
@@ -170,18 +176,58 @@ def _patient(patients: pd.DataFrame, image: Any) -> pd.Series:
         ) from None
 
 
-def read_source(image: Any) -> Picture:
-    """Read the full-size picture, (H, W), that an IMAGES row's crops are cut from.
+def read_picture(image: Any) -> Picture:
+    """Read the full-size windowed picture of an IMAGES row, uint8 (H, W).
 
     Raises
     ------
     DataError
         It can't be read.
     """
-    source = cv2.imread(image.png, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-    if source is None:
-        raise DataError(f"{image.png}: can't be read as a picture; remove its shard's table to convert it again")
-    return np.asarray(source)
+    return _read(image.png)
+
+
+def read_source(image: Any) -> Picture:
+    """Read the full-size picture, (H, W), that an IMAGES row's crops are cut from.
+
+    The 16-bit master where it is kept, spread over the full scale (`spread`); the windowed 8-bit picture otherwise.
+
+    Raises
+    ------
+    DataError
+        It can't be read.
+    """
+    picture, windowed = read_picture(image), Path(image.png)
+    master = windowed.parent / MASTERS_DIRECTORY / f"{windowed.stem}.png"
+    return spread(_read(master), breast_mask(picture.astype(np.uint16))) if master.exists() else picture
+
+
+def spread(master: Picture, breast: NDArray[np.bool_] | None) -> Picture:
+    """Spread a master's greys over 16 bits, so that pictures of all machines and depths use the same scale.
+
+    A master counts in steps of its machine: the brightest of 12 bits is 4,095, a sixteenth of the scale. The breast's
+    1st and 99th percentiles come to lie at a quarter and three quarters; what is far beyond is clipped.
+
+    Parameters
+    ----------
+    master : uint16 array, (H, W), dense tissue bright, padding 0.
+    breast : its pixels, (H, W); None: all count.
+
+    Returns
+    -------
+    uint16 array, (H, W), full scale; greys of up to 14 bits stay apart between its ends.
+    """
+    low, high = np.percentile(master if breast is None else master[breast], PERCENTILES)
+    reach = max(float(high - low), 1.0)
+    share = (master.astype(np.float32) - (low - HEADROOM * reach)) / ((1 + 2 * HEADROOM) * reach)
+    return np.rint(np.clip(share, 0, 1) * DEEPEST).astype(np.uint16)
+
+
+def _read(path: str | Path) -> Picture:
+    found = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+    if found is None:
+        raise DataError(f"{path}: can't be read as a picture; remove its shard's table to convert it again")
+    return np.asarray(found)
 
 
 def _cut_image(

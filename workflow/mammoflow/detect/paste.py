@@ -11,7 +11,7 @@ from ultralytics.data.augment import BaseTransform
 from ultralytics.utils.instance import Instances
 
 from mammoflow.images.breast import breast_mask
-from mammoflow.phantom.lesions import KINDS, draw_isolated, draw_patch
+from mammoflow.phantom.lesions import KINDS, draw_alone, draw_patch
 from mammoflow.tables import FINDINGS
 
 LESION = FINDINGS.index("lesion")
@@ -107,7 +107,7 @@ def draw_opacity(side: float) -> NDArray[np.floating]:
     """
     rng = np.random.default_rng(random.getrandbits(64))
     while True:  # a few specks can lie close together
-        lesion = draw_isolated(rng, random.choice(list(KINDS)))
+        lesion = draw_alone(rng, random.choice(list(KINDS)))
         opacity = draw_patch(rng, lesion, lesion.diameter / side, (0.0, 0.0))
         rows, columns = np.flatnonzero(opacity.any(axis=1)), np.flatnonzero(opacity.any(axis=0))
         height, width = np.ptp(rows) + 1, np.ptp(columns) + 1

@@ -59,24 +59,24 @@ class Lesion:
 
 def draw_lesion(rng: np.random.Generator, pathology: str, breast: Breast, others: list[Lesion], turn: float) -> Lesion:
     """Draw a lesion of a breast that already has `others`; `turn` in 0..1 picks its kind by the kinds' shares."""
-    diameter = _draw_diameter(rng, pathology)
+    kind, diameter = _kind(pathology, turn), _draw_diameter(rng, pathology)
     place = _draw_place(rng, breast, diameter, others)
-    kind = _kind_at(pathology, turn)
     return Lesion(pathology, kind, place, diameter, **_draw_look(rng, kind))
 
 
-def draw_isolated(rng: np.random.Generator, pathology: str) -> Lesion:
-    """Draw a lesion that lies in no breast: its look and size alone are of use, for `draw_patch`."""
-    kind = _kind_at(pathology, rng.random())
-    return Lesion(pathology, kind, (0.0, 0.0, 0.0), _draw_diameter(rng, pathology), **_draw_look(rng, kind))
+def draw_alone(rng: np.random.Generator, pathology: str) -> Lesion:
+    """Draw a lesion that belongs to no breast, for a picture of it alone."""
+    kind, diameter = _kind(pathology, rng.random()), _draw_diameter(rng, pathology)
+    return Lesion(pathology, kind, (0.0, 0.0, 0.0), diameter, **_draw_look(rng, kind))
 
 
-def _kind_at(pathology: str, turn: float) -> str:
+def _kind(pathology: str, turn: float) -> str:
     kinds = KINDS[pathology]
     return list(kinds)[int(np.searchsorted(np.cumsum(list(kinds.values()))[:-1], turn, side="right"))]
 
 
 def _draw_diameter(rng: np.random.Generator, pathology: str) -> float:
+    """Diameter in mm."""
     median, spread = DIAMETERS[pathology]
     return float(np.clip(median * np.exp(rng.normal(0, spread)), *DIAMETER_RANGE))
 

@@ -80,11 +80,9 @@ def draw_tissue(
     """
     body = breast_mask(breast, view_position, shape, spacing)
     depth = _distance(body, spacing)
-    thickness = np.sqrt(1 - (1 - np.clip(depth / 26, 0, 1)) ** 2).astype(np.float32)
+    thickness = compressed(depth)
     gland = _gland(rng, breast, view_position, body, depth, spacing)
-    cloudy, fine = power_law(rng, shape, spacing, 3.4, 60), power_law(rng, shape, spacing, 3.0, 14, stretch=1.6)
-    fat = FAT + 0.025 * cloudy + 0.012 * fine
-    opacity = fat + gland * GLAND * (1 + 0.1 * fine) + _fibres(rng, shape, spacing) * (0.06 + 0.02 * gland)
+    opacity = _with_texture(rng, gland, spacing)
     pectoral = np.zeros(shape, np.bool_)
     if view_position == "MLO":
         muscle = _pectoral(rng, breast, shape, spacing)
@@ -93,6 +91,41 @@ def draw_tissue(
     skin = np.exp(-(((depth - 1.2) / 0.9) ** 2)) * 0.07
     opacity = np.where(body, opacity * (0.15 + 0.85 * thickness) + skin, 0).astype(np.float32)
     return _with_nipple(opacity, breast, view_position, spacing), thickness, pectoral
+
+
+def compressed(depth: Image) -> Image:
+    """Thickness of the compressed breast, share of the fullest, `depth` mm inside its outline."""
+    return np.sqrt(1 - (1 - np.clip(depth / 26, 0, 1)) ** 2).astype(np.float32)
+
+
+def draw_inner_tissue(rng: np.random.Generator, density: str, shape: tuple[int, int], spacing: float) -> Image:
+    """Draw the opacity of a piece of fully compressed breast without skin, nipple and muscle, float32 `shape`.
+
+    Parameters
+    ----------
+    density : of the breast; a piece of it has more or less gland than that.
+    spacing : mm a pixel.
+    """
+    score = _gland_texture(rng, shape, spacing)
+    share = np.clip(GLAND_SHARE[density] * np.exp(rng.normal(0, 0.6)), 0.02, 0.98)
+    gland = _soft_step(score - np.quantile(score, 1 - share))
+    return _with_texture(rng, gland, spacing).astype(np.float32)
+
+
+def _with_texture(rng: np.random.Generator, gland: Image, spacing: float) -> Image:
+    """Opacity of fat, `gland` (share, 0..1) and fibres."""
+    shape = gland.shape
+    cloudy, fine = power_law(rng, shape, spacing, 3.4, 60), power_law(rng, shape, spacing, 3.0, 14, stretch=1.6)
+    fat = FAT + 0.025 * cloudy + 0.012 * fine
+    return fat + gland * GLAND * (1 + 0.1 * fine) + _fibres(rng, shape, spacing) * (0.06 + 0.02 * gland)
+
+
+def _gland_texture(rng: np.random.Generator, shape: tuple[int, int], spacing: float) -> Image:
+    return power_law(rng, shape, spacing, 3.5, 80, stretch=1.3) + 0.25 * power_law(rng, shape, spacing, 2.8, 20, 1.8)
+
+
+def _soft_step(score: Image) -> Image:
+    return (1 / (1 + np.exp(-score / 0.4))).astype(np.float32)
 
 
 def _centres(shape: tuple[int, int], spacing: float) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
@@ -118,12 +151,8 @@ def _gland(
     cone = np.hypot(
         (x[None, :] - 0.62 * nipple_x) / (0.5 * breast.depth), (y[:, None] - nipple_y + 8) / breast.half_height
     )
-    texture = power_law(rng, body.shape, spacing, 3.5, 80, stretch=1.3) + 0.25 * power_law(
-        rng, body.shape, spacing, 2.8, 20, 1.8
-    )
-    score = texture - 2.4 * cone - 2.5 * np.exp(-depth / SKIN_FAT)
-    threshold = np.quantile(score[body], 1 - GLAND_SHARE[breast.density])
-    return (1 / (1 + np.exp(-(score - threshold) / 0.4))).astype(np.float32)
+    score = _gland_texture(rng, body.shape, spacing) - 2.4 * cone - 2.5 * np.exp(-depth / SKIN_FAT)
+    return _soft_step(score - np.quantile(score[body], 1 - GLAND_SHARE[breast.density]))
 
 
 def _fibres(rng: np.random.Generator, shape: tuple[int, int], spacing: float) -> Image:
