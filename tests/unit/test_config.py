@@ -42,6 +42,11 @@ WRONG = [
     ("sweep.grid", {"epoch": [1]}, r"`epoch` is no setting of section detect; known: .*epochs"),
     ("sweep.grid", {"augment.fliplr": [0, 2]}, r"sweep\.grid\.augment\.fliplr: .*is 2, expected at most 1"),
     ("sweep.folds", [3], r"sweep\.folds holds 3, but labels\.folds is 3"),
+    (
+        "detect.weights",
+        {"url": "https://example.org/w", "sha256": "0" * 64, "architectures": ["yolov5m"]},
+        r"names yolov5m, which is not trained; known: yolov5n, yolov6n",
+    ),
     ("classify.weights", {"url": "https://example.org/w", "sha256": "0" * 64}, r"only detect\.weights may be a url"),
     ("detect.weights", {"path": "$MAMMOFLOW_NOT_SET", "sha256": "0" * 64}, r"MAMMOFLOW_NOT_SET isn't set"),
     ("detect.patience", 3, r"validation_share is 0: nothing says whether an epoch was better"),
@@ -120,6 +125,14 @@ def test_an_rtdetr_on_small_pictures_is_refused(shipped):
     shipped["detect"].update(architectures=["yolov6n", "rtdetr-l"], image_size=96)
     with pytest.raises(ConfigError, match="rtdetr-l chooses 300 of the picture's cells and needs at least 128"):
         config.check_config(shipped)
+
+
+def test_weights_are_for_all_architectures_or_for_those_they_name():
+    weights = {"path": "w", "sha256": "0" * 64}
+    assert config.weights_for(weights, "yolov6n") == weights
+    assert config.weights_for(weights | {"architectures": ["yolov5n"]}, "yolov6n") is None
+    assert config.weights_for(weights | {"architectures": ["yolov5n"]}, "yolov5n") is not None
+    assert config.weights_for(None, "yolov5n") is None
 
 
 def test_optional_weights_without_their_variable_are_none(shipped, tmp_path, monkeypatch):

@@ -227,6 +227,16 @@ def test_another_round_of_mining_adds_its_own_jobs_and_the_report(lab):
     assert jobs == own | {f"mining_thresholds detector={miner},round=2", "report_rounds"} | of(lab.all_jobs, REPORT)
 
 
+def test_background_of_all_patients_gives_every_shard_labels_and_trains_again(lab):
+    path = lab.directory / "study.yaml"
+    with put_back(path):
+        lab.configure(detect=yaml.safe_load(path.read_text())["detect"] | {"background": "all"})
+        jobs = lab.jobs("--dry-run")
+    framed = of(lab.all_jobs, {"labels_yolo"})
+    others = {job.replace("annotated-000", f"other-00{n}") for job in framed for n in (0, 1)}
+    assert jobs == others | of(lab.all_jobs, FROM_DETECTORS)
+
+
 def test_pretraining_is_done_once_a_classifier_and_retrains_classifiers_alone(lab):
     path = lab.directory / "study.yaml"
     with put_back(path):

@@ -154,6 +154,11 @@ def overlay(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     return changed
 
 
+def weights_for(weights: dict[str, Any] | None, architecture: str) -> dict[str, Any] | None:
+    """Pretrained weights that an architecture starts from; None from scratch, as where they are for others only."""
+    return weights if weights and architecture in weights.get("architectures", [architecture]) else None
+
+
 def sweep_points(sweep: dict[str, Any]) -> list[dict[str, Any]]:
     """Return every combination of the values of the sweep's grid, the last key changing fastest."""
     grid = sweep["grid"]
@@ -161,8 +166,8 @@ def sweep_points(sweep: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def sweep_settings(settings: dict[str, Any], sweep: dict[str, Any], point: int) -> dict[str, Any]:
-    """Return section `detect` with the values of a point of the sweep and its validation part laid over it."""
-    return overlay(settings, {"validation_share": sweep["validation_share"]} | sweep_points(sweep)[point])
+    """Return section `detect` with the values of a point of the sweep laid over it."""
+    return overlay(settings, sweep_points(sweep)[point])
 
 
 def _check_sweep(study: dict[str, Any]) -> None:
@@ -291,6 +296,12 @@ def _check_models(study: dict[str, Any]) -> None:
         raise ConfigError("config: classify.weights has no path; give a file's: only detect.weights may be a url")
     for stage in ("detect", "classify"):
         weights = study[stage]["weights"]
+        known = {*study[stage]["architectures"], *([study["sweep"]["detector"]] if stage == "detect" else [])}
+        if weights and (strangers := sorted(set(weights.get("architectures", [])) - known)):
+            raise ConfigError(
+                f"config: {stage}.weights.architectures names {strangers[0]}, which is not trained; "
+                f"known: {', '.join(sorted(known))}"
+            )
         if weights and "path" in weights and not Path(weights["path"]).is_file():
             raise ConfigError(
                 f"config: {stage}.weights.path {weights['path']} is no file; mend the path or set weights: null"

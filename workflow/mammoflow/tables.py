@@ -304,11 +304,14 @@ SWEEP = _schema(
     {
         "point": _int("number of the combination", 0),
         "settings": _text("values of the grid's keys"),
-        "validation_ap50": _float("lesions' AP at IoU 0.5 on the validation part, mean over folds", 0, 1),
+        "sensitivity": _float(
+            "on the parts put apart, mean over the report's false positives per image and folds", 0, 1
+        ),
         "lowest": _float("lowest of the folds", 0, 1),
         "highest": _float("highest of the folds", 0, 1),
-        "folds": _int("folds trained", 1),
-        "epoch": _int("mean epoch whose weights would be kept", 1),
+        "at_half": _float("sensitivity at 0.5 false positives per image, mean over folds", 0, 1),
+        "lesions": _int("lesions that were to be found", 0),
+        "images": _int("images judged", 1),
     },
 )
 

@@ -36,6 +36,8 @@ CLASSIFIERS = STUDY["classify"]["architectures"]
 PROTOCOLS = STUDY["crops"]["protocols"]
 ROUNDS = list(range(1, STUDY["mining"]["rounds"] + 1))
 FOLDS = list(range(STUDY["labels"]["folds"]))
+# shards that detectors learn from
+LEARNED = "annotated" if STUDY["detect"]["background"] == "annotated" else ""
 GPU = 1 if STUDY["device"] == "cuda" else 0
 FAITHFULNESS = (
     expand("results/explain/faithfulness/detections/{detector}.tsv", detector=EXPLAINED)

@@ -3,8 +3,8 @@
 
 rule detect_train:
     input:
-        tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
-        images=shards("results/images/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
+        tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, LEARNED),
+        images=shards("results/images/{dataset}/{shard}.tsv", INTERNAL, LEARNED),
     output:
         model="results/detect/{detector}/fold{fold}/model.safetensors",
         history="results/detect/{detector}/fold{fold}/history.csv",
@@ -123,17 +123,18 @@ rule detect_thresholds:
 
 rule sweep_train:
     input:
-        tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
-        images=shards("results/images/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
+        tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, LEARNED),
+        images=shards("results/images/{dataset}/{shard}.tsv", INTERNAL, LEARNED),
     output:
-        model="results/sweep/{point}/fold{fold}/model.safetensors",
-        history="results/sweep/{point}/fold{fold}/history.csv",
+        judged="results/sweep/{point}/fold{fold}/part{part}.json",
+        models=directory("results/sweep/{point}/fold{fold}/part{part}"),
     log:
-        "results/logs/sweep_train/{point}/fold{fold}.log",
+        "results/logs/sweep_train/{point}/fold{fold}/part{part}.log",
     benchmark:
-        "results/benchmarks/sweep_train/{point}/fold{fold}.tsv"
+        "results/benchmarks/sweep_train/{point}/fold{fold}/part{part}.tsv"
     wildcard_constraints:
         point=r"\d+",
+        part=r"\d+",
     conda:
         environment("detect")
     threads: setting("detect", "threads")
@@ -148,6 +149,8 @@ rule sweep_train:
     params:
         settings=of_point,
         architecture=setting("sweep", "detector"),
+        parts=setting("sweep", "parts"),
+        match={key: setting("report", key) for key in ("hit_iou", "hit_center")},
         device=setting("device"),
         seed=setting("seed"),
         code=code_digest("detect"),
@@ -157,10 +160,11 @@ rule sweep_train:
 
 rule sweep:
     input:
-        histories=expand(
-            "results/sweep/{point}/fold{fold}/history.csv",
+        judged=expand(
+            "results/sweep/{point}/fold{fold}/part{part}.json",
             point=range(len(sweep_points(setting("sweep")))),
             fold=setting("sweep", "folds"),
+            part=range(setting("sweep", "parts")),
         ),
     output:
         table="results/sweep/table.tsv",
@@ -176,6 +180,7 @@ rule sweep:
         runtime=grows(30),
     params:
         sweep=setting("sweep"),
+        rates=setting("report", "false_positives_per_image"),
         code=code_digest("detect"),
     script:
         "../scripts/sweep.py"

@@ -127,8 +127,6 @@ rule labels_yolo:
         "results/logs/labels_yolo/{dataset}/{shard}.log",
     benchmark:
         "results/benchmarks/labels_yolo/{dataset}/{shard}.tsv"
-    wildcard_constraints:
-        shard=r"annotated-\d{3}",
     conda:
         "../../envs/labels.yaml"
     threads: 1

@@ -51,6 +51,7 @@ rule mining_labels:
         mem_mb=grows(2000),
         runtime=grows(30),
     params:
+        learned=LEARNED,
         planned=planned("labels"),
         code=code_digest("mining"),
     script:

@@ -10,7 +10,7 @@ if __name__ == "__main__":
             images=tables.read(tables.IMAGES, snakemake.input.images),
             lesions=tables.read(tables.LESIONS, snakemake.input.lesions),
             patients=tables.read(tables.PATIENTS, snakemake.input.patients),
-            annotated=names.shard.startswith("annotated"),
+            background=names.shard.startswith(snakemake.params.learned),
             directory=snakemake.output.files,
         )
         tables.write(tables.TRAINING, training, snakemake.output.table)

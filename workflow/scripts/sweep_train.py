@@ -1,17 +1,18 @@
-from mammoflow.detect.train import train_detector
+from mammoflow.detect.sweep import try_settings
 from mammoflow.jobs import job
 
 if __name__ == "__main__":
-    with job(
-        snakemake.log[0], f"sweep_train {snakemake.wildcards.point} fold{snakemake.wildcards.fold}", snakemake.output
-    ):
-        train_detector(
+    with job(snakemake.log[0], " ".join([snakemake.rule, *snakemake.wildcards]), snakemake.output):
+        try_settings(
             training=list(snakemake.input.tables),
             architecture=snakemake.params.architecture,
             fold=int(snakemake.wildcards.fold),
+            part=int(snakemake.wildcards.part),
+            parts=snakemake.params.parts,
             settings=snakemake.params.settings,
+            match=snakemake.params.match,
             seed=snakemake.params.seed,
             device=snakemake.params.device,
-            model=snakemake.output.model,
-            history=snakemake.output.history,
+            directory=snakemake.output.models,
+            judged=snakemake.output.judged,
         )

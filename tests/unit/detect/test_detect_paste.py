@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from ultralytics.utils.instance import Instances
 
-from mammoflow.detect.paste import LesionPaste, cut_out, paste
+from mammoflow.detect.paste import LesionPaste, PhantomPaste, add, cut_out, draw_opacity, paste
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +91,39 @@ def test_pictures_with_a_lesion_are_left_alone_and_a_nipple_stays(breast, donor)
     assert nipple["cls"][:, 0].tolist() == [1, 0]
     assert len(nipple["instances"]) == 2
     assert len(LesionPaste([], lambda number: image[..., None], 1.0)(labels(breast))["cls"]) == 0
+
+
+def test_an_added_opacity_is_a_share_of_the_breasts_range_of_grey_levels(breast):
+    breast[:, :60] //= 2  # half of the breast at 50, half at 100: 5th and 95th percentile
+    opacity = np.array([[0.1, 0.2], [0.4, 0.0]])
+    image, (x1, y1, x2, y2) = add(breast, opacity)
+    assert (x2 - x1, y2 - y1) == (2, 2)
+    difference = image.astype(int) - breast
+    assert difference[int(y1) : int(y2), int(x1) : int(x2)].tolist() == [[5, 10], [20, 0]]
+    assert np.count_nonzero(difference) == 3
+    assert add(np.zeros_like(breast), opacity) is None
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_drawn_lesion_fills_its_frame_and_is_about_as_large_as_asked(seed):
+    random.seed(seed)
+    opacity = draw_opacity(40)
+    assert 20 <= max(opacity.shape) <= 52
+    assert opacity[0].any()
+    assert opacity[-1].any()
+    assert opacity[:, 0].any()
+    assert opacity[:, -1].any()
+    assert 0 < opacity.max() < 2
+
+
+def test_phantom_lesions_come_into_lesion_free_pictures_in_the_sizes_of_training_lesions(breast):
+    step = PhantomPaste([0.1], 0.5)  # 20 of 200 pixels
+    made = [step(labels(breast.copy())) for _ in range(100)]
+    got = [one for one in made if len(one["cls"])]
+    assert 30 <= len(got) <= 70
+    sides = [max(one["instances"].bboxes[0, 2:] * [160, 200]) for one in got]
+    assert min(sides) >= 20 * 0.7 / 2
+    assert max(sides) <= 20 * 1.3 * 1.3
+    there = labels(breast.copy(), [[0, 0.2, 0.5, 0.1, 0.1]])
+    assert len(PhantomPaste([0.1], 1.0)(there)["cls"]) == 1
+    assert not len(PhantomPaste([], 1.0)(labels(breast))["cls"])

@@ -5,7 +5,7 @@ import torch
 from ultralytics.cfg import get_cfg
 from ultralytics.data.augment import LetterBox
 
-from mammoflow.detect.preprocess import letterbox
+from mammoflow.detect.preprocess import common_size, letterbox
 from mammoflow.detect.trainer import GreyResponse, MammogramDataset
 from mammoflow.geometry import Transform
 
@@ -74,6 +74,8 @@ def dataset(study, augment: bool, **hyperparameters: float) -> MammogramDataset:
             "channels": 1,
             "augment": {"gamma": 0.2, "gain": 0.1},
             "copy_paste": 0.0,
+            "phantom_paste": 0.0,
+            "input_size": (64, 64),
         },
     )
 
@@ -104,3 +106,11 @@ def test_grey_response_keeps_background_and_order():
     assert changed[0, 0, 0] == 0
     assert (np.diff(changed[0, :, 0].astype(int)) >= 0).all()
     assert changed.dtype == np.uint8
+
+
+def test_the_input_of_training_is_as_wide_as_nearly_all_pictures_need():
+    sizes = [(100 + n, 200) for n in range(100)]  # widths 100..199: 95 of 100 are at most 194
+    assert common_size(sizes, 640) == (640, 640)
+    assert common_size(sizes, 200) == (192 + 8, 200)  # the next multiple of 32 would be beyond the long side
+    assert common_size([(100, 200)] * 99 + [(200, 200)], 640) == (320, 640)
+    assert common_size([(200, 90)], 640) == (640, 288)

@@ -6,13 +6,20 @@ import pytest
 import torch
 
 from mammoflow import boxes, tables
-from mammoflow.detect import shard
-from mammoflow.detect.infer import Frames, detect_images, fuse
+from mammoflow.detect import infer, shard
+from mammoflow.detect.infer import Frames, detect_images, detect_views, fuse
 from mammoflow.detect.model import Detector
 from mammoflow.errors import DataError, ModelError
 from mammoflow.geometry import Transform
 
-SETTINGS = {"min_score": 0.01, "nms_iou": 0.4, "ensemble_iou": 0.5, "backend": "torch"}
+SETTINGS = {
+    "min_score": 0.01,
+    "nms_iou": 0.4,
+    "test_time": None,
+    "ensemble_iou": 0.5,
+    "backend": "torch",
+    "background": "annotated",
+}
 
 
 class BrightSpot(torch.nn.Module):
@@ -72,11 +79,11 @@ def hospital(tmp_path, monkeypatch):
     return SimpleNamespace(root=tmp_path, rows=rows, patients=patients)
 
 
-def run(hospital, models):
-    root = hospital.root
+def run(hospital, models, **changed):
+    root, settings = hospital.root, SETTINGS | changed
     tables.write(tables.IMAGES, tables.from_rows(tables.IMAGES, hospital.rows), root / "images.tsv")
     tables.write(tables.PATIENTS, tables.from_rows(tables.PATIENTS, hospital.patients), root / "patients.tsv")
-    shard.detect_shard(models, root / "images.tsv", root / "patients.tsv", SETTINGS, "cpu", 1, root / "detections.tsv")
+    shard.detect_shard(models, root / "images.tsv", root / "patients.tsv", settings, "cpu", 1, root / "detections.tsv")
     return tables.read(tables.DETECTIONS, root / "detections.tsv")
 
 
@@ -110,6 +117,8 @@ def test_single_model_judges_everybody_and_says_whom_it_saw(hospital):
     # patients 1 and 2 were trained on, 4 isn't annotated, 5 is external
     assert list(found["held_out"]) == [True, False, False, True, True, True]
     assert set(found["detection_id"]) == {f"image{number}-yolo26_x-paper-000" for number in range(6)}
+    # unless it learned its background from patients that nobody annotated as well
+    assert list(run(hospital, ["0"], background="all")["held_out"]) == [True, False, False, True, False, True]
 
 
 def test_models_in_another_order_are_refused(hospital):
@@ -156,3 +165,25 @@ def test_detection_is_cut_at_the_pictures_border():
     found = detect_images(detector(0), [image], 0.01, 0.4)[0]
     assert found.boxes[0] == pytest.approx([0, 0, 5.5, 5.5])
     assert detect_images(detector(0), [], 0.01, 0.4) == []
+
+
+def test_views_by_hand(hospital):
+    image = np.zeros((80, 64), np.uint8)
+    image[30:32, 40:42] = 255
+    views = {"mirror": True, "smaller": [0.5]}
+    found = detect_views(detector(0), [image, image], SETTINGS | {"test_time": views})
+    assert [len(view) for view in found] == [2] * 4
+    assert infer.views(views) == [(1.0, False), (1.0, True), (0.5, False), (0.5, True)]
+    for (scale, _), view in zip(infer.views(views), found, strict=True):
+        # the frame of 10 x 10 pixels of the input, where the picture is 52 x 64 pixels, is about the spot in every view
+        assert boxes.centers(view[0].boxes)[0] == pytest.approx([41, 31], abs=2 / scale)
+        assert boxes.area(view[0].boxes)[0] == pytest.approx(10 / (52 / 64) * 10 / (64 / 80) / scale**2, rel=0.01)
+
+
+def test_a_picture_seen_in_several_views_gets_one_frame_of_the_mean_score(hospital):
+    plain = run(hospital, ["0", "1", "2"]).set_index("image_id")
+    seen = run(hospital, ["0", "1", "2"], test_time={"mirror": True, "smaller": []}).set_index("image_id")
+    assert list(seen.index) == list(plain.index)
+    assert seen["score"].to_numpy() == pytest.approx(plain["score"].to_numpy())
+    edges = ["x1", "y1", "x2", "y2"]
+    assert seen[edges].to_numpy() == pytest.approx(plain[edges].to_numpy(), abs=6)  # spots lie on whole pixels

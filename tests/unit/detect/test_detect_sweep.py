@@ -1,11 +1,15 @@
+import json
+
+import pytest
+
 from mammoflow import tables
 from mammoflow.config import sweep_points, sweep_settings
-from mammoflow.detect.sweep import rank
+from mammoflow.detect.sweep import divide, rank, try_settings
 
 SWEEP = {
     "detector": "yolov5n",
     "folds": [0, 2],
-    "validation_share": 0.3,
+    "parts": 2,
     "grid": {"learning_rate": [0.1, 0.2], "augment.fliplr": [0, 1]},
 }
 
@@ -14,25 +18,54 @@ def test_every_combination_is_a_point_laid_over_the_settings():
     assert sweep_points(SWEEP) == [
         {"learning_rate": rate, "augment.fliplr": flip} for rate in (0.1, 0.2) for flip in (0, 1)
     ]
-    settings = {"learning_rate": 0.5, "validation_share": 0, "augment": {"fliplr": 0.5, "scale": 0.3}, "epochs": 3}
+    settings = {"learning_rate": 0.5, "augment": {"fliplr": 0.5, "scale": 0.3}, "epochs": 3}
     assert sweep_settings(settings, SWEEP, 1) == {
-        "learning_rate": 0.1, "validation_share": 0.3, "augment": {"fliplr": 1, "scale": 0.3}, "epochs": 3,
+        "learning_rate": 0.1, "augment": {"fliplr": 1, "scale": 0.3}, "epochs": 3,
     }  # fmt: skip
     assert settings["augment"]["fliplr"] == 0.5
 
 
-def test_points_are_ranked_by_the_mean_of_their_folds_best_validation(tmp_path):
-    figures = {(0, 0): [0.1, 0.4], (0, 2): [0.2, 0.2], (1, 0): [0.9, 0.1], (1, 2): [0.0, 0.3], (2, 0): [0, 0],
-               (2, 2): [0, 0], (3, 0): [0.3, 0.3], (3, 2): [0.3, 0.1]}  # fmt: skip
-    histories = {}
-    for key, column in figures.items():
-        histories[key] = tmp_path / f"{key[0]}-{key[1]}.csv"
-        histories[key].write_text("epoch,lesion_ap50\n" + "".join(f"{n},{v}\n" for n, v in enumerate(column, start=1)))
-    rank(histories, SWEEP, tmp_path / "table.tsv")
+def judged(false, best, images=10):
+    return {"false_scores": false, "true_scores": [], "best_hits": best, "images": images}
+
+
+def test_points_are_ranked_by_their_mean_sensitivity_over_rates_and_folds(tmp_path):
+    # of each fold two parts of 10 images; at 0.1 false positives per image the score must beat the third false one
+    high, low = judged([0.9, 0.5], [0.6]), judged([0.4], [0.3, 0.1])
+    files = {}
+    for point, fold in ((p, f) for p in range(4) for f in (0, 2)):
+        files[point, fold] = [tmp_path / f"{point}-{fold}-{part}.json" for part in (0, 1)]
+        for path, values in zip(files[point, fold], (high, low), strict=True):
+            path.write_text(json.dumps(judged([], [0.2]) if (point, fold) == (3, 0) else values))
+    rank(files, SWEEP, [0.05, 0.1], tmp_path / "table.tsv")
     table = tables.read(tables.SWEEP, tmp_path / "table.tsv")
-    # means of the best: (0.4 + 0.2) / 2, (0.9 + 0.3) / 2, 0, (0.3 + 0.3) / 2: points 0 and 3 are equal
-    assert list(table["point"]) == [1, 0, 3, 2]
-    assert table["settings"][0] == "learning_rate=0.1, augment.fliplr=1"
-    assert (table["lowest"][0], table["highest"][0], table["folds"][0]) == (0.3, 0.9, 2)
-    # equal epochs: the later; means of 1 and 2 are rounded to the even number
-    assert list(table["epoch"]) == [2, 2, 2, 2]
+    # pooled: false scores 0.9, 0.5, 0.4, lesions 0.6, 0.3, 0.1; at 0.05 one false frame is allowed: above 0.5 one of
+    # three is found; at 0.1 two: above 0.4 the same one; without false frames both
+    assert list(table["point"]) == [3, 0, 1, 2]
+    assert table["sensitivity"].to_numpy() == pytest.approx([(1 + 1 / 3) / 2, 1 / 3, 1 / 3, 1 / 3])
+    assert (table["lowest"][0], table["highest"][0]) == pytest.approx((1 / 3, 1))
+    assert table["at_half"][1] == 1.0  # ten false frames allowed, there are three
+    assert (table["lesions"][1], table["images"][1]) == (6, 40)
+    assert table["settings"][1] == "learning_rate=0.1, augment.fliplr=0"
+
+
+def test_parts_leave_the_fold_out_and_share_its_patients(tiny_study):
+    table = tables.read(tables.TRAINING, tiny_study.table)
+    divided = divide(table, 0, 2)
+    assert set(divided["patient_key"]) == set(table.loc[table["fold"] != 0, "patient_key"])
+    assert sorted(divided["fold"].value_counts()) == [2, 2]
+    assert divided.groupby("patient_key")["fold"].nunique().max() == 1
+    assert divided.equals(divide(table.sample(frac=1, random_state=1), 0, 2).loc[divided.index])
+
+
+def test_a_part_is_judged_by_a_detector_of_the_others(tiny_study, tmp_path):
+    match = {"hit_iou": 0.3, "hit_center": True}
+    out, file = tmp_path / "part0", tmp_path / "part0.json"
+    settings = tiny_study.settings | {"validation_share": 0, "min_score": 0.0001}
+    try_settings([tiny_study.table], "yolov5n", 0, 0, 2, settings, match, 1, "cpu", out, file)
+    found = json.loads(file.read_text())
+    assert found["images"] == 2
+    assert len(found["best_hits"]) == 2
+    assert len(found["false_scores"]) + len(found["true_scores"]) > 0
+    seen = tables.read(tables.TRAINING, out / "parts.tsv")
+    assert not set(seen["patient_key"]) & {row["patient_key"] for row in tiny_study.rows if row["fold"] == 0}

@@ -233,3 +233,31 @@ def test_ultralytics_is_offline_and_leaves_the_home_alone(tmp_path):
     assert run.returncode == 0, run.stderr
     assert not list(tmp_path.iterdir())
     assert not Path(run.stdout.strip()).exists()
+
+
+def test_pictures_of_one_shape_are_trained_without_empty_columns(tiny_study, tmp_path, monkeypatch):
+    shapes = set()
+    original = FoldTrainer.preprocess_batch
+
+    def seen(self, batch):
+        shapes.add(tuple(batch["img"].shape[1:]))
+        return original(self, batch)
+
+    monkeypatch.setattr(FoldTrainer, "preprocess_batch", seen)
+    train(tiny_study, tmp_path, image_size=96, epochs=1)
+    assert shapes == {(1, 96, 96)}  # pictures of 48 x 64 pixels: 72 of 96 columns, and the next multiple of 32
+    shapes.clear()
+    train(tiny_study, tmp_path / "wider", image_size=128, epochs=1)
+    assert shapes == {(1, 128, 96)}
+
+
+def test_bfloat16_trains_to_almost_the_same_weights_which_stay_float32(tiny_study, tmp_path):
+    exact = load_detector(train(tiny_study, tmp_path / "exact", epochs=1) / "model.safetensors").model.state_dict()
+    rounded = load_detector(
+        train(tiny_study, tmp_path / "rounded", epochs=1, precision="bfloat16") / "model.safetensors"
+    ).model.state_dict()
+    assert {tensor.dtype for tensor in rounded.values()} <= {torch.float32, torch.int64}
+    weights = [name for name in exact if name.endswith("conv.weight")]
+    apart = torch.cat([(exact[name] - rounded[name]).flatten() for name in weights])
+    scale = torch.cat([exact[name].flatten() for name in weights])
+    assert 0 < apart.norm() < 0.1 * scale.norm()

@@ -126,7 +126,7 @@ def test_a_round_learns_experts_frames_and_accepted_ones_of_negative_patients(st
         assert Path(row.train_png).read_bytes() == Path(f"train{row.image_id[-1]}.png").read_bytes()
 
 
-def test_pictures_without_frames_are_background_in_annotated_shards_only(study):
+def test_pictures_without_frames_are_laid_out_for_background_only(study):
     nothing = tables.empty(tables.SCREENED)
     assert len(write_round(nothing, study["images"], study["lesions"], study["patients"], False, "a")) == 1
     assert len(write_round(nothing, study["images"], study["lesions"], study["patients"], True, "b")) == 4

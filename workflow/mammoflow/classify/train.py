@@ -44,6 +44,7 @@ from mammoflow.classify.model import (
     start_from,
 )
 from mammoflow.classify.reproducible import reproducible
+from mammoflow.config import weights_for
 from mammoflow.errors import DataError
 from mammoflow.files import whole_file, write_text
 from mammoflow.provenance import DIGEST_LENGTH, file_sha256, settings_digest, text_digest
@@ -365,7 +366,7 @@ def _start(recipe: Recipe, stream: int) -> State:
         model = load_classifier(recipe.start).model
     else:
         model = build(recipe.architecture, settings["crop_size"])
-        start_from(model, settings["weights"])
+        start_from(model, weights_for(settings["weights"], recipe.architecture))
     model.to(recipe.device)
     optimizer = torch.optim.AdamW(model.parameters(), settings["learning_rate"], weight_decay=WEIGHT_DECAY)
     average = ModelEmaV3(model, settings["ema"], use_warmup=True) if settings["ema"] else None

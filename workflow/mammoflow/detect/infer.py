@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from ensemble_boxes import weighted_boxes_fusion
@@ -14,7 +16,7 @@ from ultralytics.utils.ops import xywh2xyxy
 from mammoflow import boxes
 from mammoflow.boxes import Boxes
 from mammoflow.detect.model import Detector, is_rtdetr
-from mammoflow.detect.preprocess import letterbox_canvas
+from mammoflow.detect.preprocess import BACKGROUND, letterbox_canvas
 from mammoflow.detect.tiles import Tile, merge, tile_grid
 from mammoflow.geometry import Transform
 
@@ -61,6 +63,51 @@ def detect_images(
     pieces = [image[y1:y2, x1:x2] for image, grid in zip(images, grids, strict=True) for x1, y1, x2, y2 in grid]
     of_pieces = iter(_frames_of(detector, pieces, min_score, nms_iou))
     return [_joined(grid, list(islice(of_pieces, len(grid))), nms_iou) for grid in grids]
+
+
+def detect_views(
+    detector: Detector, images: Sequence[NDArray[np.uint8]], settings: dict[str, Any]
+) -> list[list[Frames]]:
+    """Let a detector frame every picture as it is and, where `test_time` asks for it, in other views.
+
+    Returns
+    -------
+    Of each view the frames of each picture, in that picture's pixels.
+    """
+    found = []
+    for scale, mirrored in views(settings["test_time"]):
+        seen = [_seen(image, scale, mirrored) for image in images]
+        frames = detect_images(detector, seen, settings["min_score"], settings["nms_iou"])
+        found.append([_unseen(one, image, scale, mirrored) for one, image in zip(frames, images, strict=True)])
+    return found
+
+
+def views(test_time: dict[str, Any] | None) -> list[tuple[float, bool]]:
+    """Scale and mirroring of each view of a picture; the picture as it is comes first."""
+    if test_time is None:
+        return [(1.0, False)]
+    sides = (False, True) if test_time["mirror"] else (False,)
+    return [(scale, mirrored) for scale in (1.0, *test_time["smaller"]) for mirrored in sides]
+
+
+def _seen(image: NDArray[np.uint8], scale: float, mirrored: bool) -> NDArray[np.uint8]:
+    """Return the picture shrunk into its upper left corner, the rest background, and mirrored."""
+    if scale != 1:
+        shrunk = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        image = np.full_like(image, BACKGROUND)
+        image[: shrunk.shape[0], : shrunk.shape[1]] = shrunk
+    return np.ascontiguousarray(image[:, ::-1]) if mirrored else image
+
+
+def _unseen(frames: Frames, image: NDArray[np.uint8], scale: float, mirrored: bool) -> Frames:
+    """Return the frames of a view in the picture's own pixels; those beyond its border are dropped."""
+    height, width = image.shape
+    framed = frames.boxes
+    if mirrored:
+        framed = np.stack([width - framed[:, 2], framed[:, 1], width - framed[:, 0], framed[:, 3]], axis=1)
+    framed = boxes.clip(framed / scale, width, height)
+    inside = boxes.area(framed) > 0
+    return Frames(framed[inside], frames.scores[inside], frames.classes[inside])
 
 
 def _frames_of(
@@ -112,13 +159,13 @@ def _joined(grid: list[Tile], found: list[Frames], nms_iou: float) -> Frames:
 
 
 def fuse(found: Sequence[Frames], width: int, height: int, overlap: float) -> Frames:
-    """Merge what several detectors framed in one picture by weighted boxes fusion.
+    """Merge what several detectors, or one in several views, framed in one picture by weighted boxes fusion.
 
-    A frame that only some detectors made loses score in proportion (Solovyev et al. 2021).
+    A frame that only some of them made loses score in proportion (Solovyev et al. 2021).
 
     Parameters
     ----------
-    found : frames of each detector.
+    found : frames of each detector and view.
     width, height : of the picture, pixels.
     overlap : frames of one class with at least this IoU are one, 0..1.
     """

@@ -1,4 +1,4 @@
-"""Lesions of training pictures pasted into lesion-free ones: more places for the few lesions that there are."""
+"""Lesions put into lesion-free training pictures, copied from others or drawn: more of the few that there are."""
 
 import random
 from collections.abc import Callable
@@ -11,11 +11,15 @@ from ultralytics.data.augment import BaseTransform
 from ultralytics.utils.instance import Instances
 
 from mammoflow.images.breast import breast_mask
+from mammoflow.phantom.lesions import KINDS, draw_alone, draw_patch
 from mammoflow.tables import FINDINGS
 
 LESION = FINDINGS.index("lesion")
 RIM = 0.25  # of the frame's side added around it: there the lesion fades into its new surroundings
 ON_BREAST = 0.9  # of the pasted region
+RESIZED = 0.3  # a drawn lesion is up to this share smaller or larger than the training lesion that lends its size
+SMALLEST = 8.0  # pixels; smaller ones would have no shape
+FAINTNESS = (0.25, 1.0)  # of a drawn lesion's contrast: in real tissue most lesions are fainter than in the phantoms
 TRIES = 20  # for a place; without one the picture stays as it is
 
 
@@ -44,22 +48,112 @@ class LesionPaste(BaseTransform):
         if (labels["cls"] == LESION).any() or not self.donors or random.random() >= self.share:
             return labels
         number, frame = random.choice(self.donors)
-        pasted = paste(labels["img"][..., 0], *cut_out(self.load(number)[..., 0], frame))
-        if pasted is None:
+        return _with_lesion(labels, paste(labels["img"][..., 0], *cut_out(self.load(number)[..., 0], frame)))
+
+
+class PhantomPaste(BaseTransform):
+    """Draw a phantom's lesion into some of the pictures without a lesion.
+
+    Masses and calcifications of `mammoflow.phantom.lesions`, malignant and benign in equal parts, are added to the
+    tissue. Their size is drawn from those of the training lesions, their contrast is a share of the breast's range of
+    grey levels. No other patient's pixels are used.
+
+    Parameters
+    ----------
+    sizes : longer side of each training lesion relative to its picture's longer side, 0..1.
+    share : of the lesion-free pictures that get one, 0..1.
+    """
+
+    def __init__(self, sizes: list[float], share: float):
+        super().__init__()
+        self.sizes, self.share = sizes, share
+
+    def __call__(self, labels: dict[str, Any]) -> dict[str, Any]:
+        """Return the labels, with one lesion more where the dice and the breast allow it."""
+        if (labels["cls"] == LESION).any() or not self.sizes or random.random() >= self.share:
             return labels
-        image, (x1, y1, x2, y2) = pasted
-        height, width = image.shape
-        box = np.array([[(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]])
-        labels["img"] = image[..., None]
-        there = labels["instances"]
-        labels["instances"] = Instances(
-            np.concatenate([there.bboxes, box.astype(np.float32)]),
-            np.zeros((len(there) + 1, 0, 2), np.float32),
-            bbox_format="xywh",
-            normalized=True,
-        )
-        labels["cls"] = np.concatenate([labels["cls"], np.full((1, 1), LESION, np.float32)])
+        image = labels["img"][..., 0]
+        side = random.choice(self.sizes) * random.uniform(1 - RESIZED, 1 + RESIZED) * max(image.shape)
+        return _with_lesion(labels, add(image, draw_opacity(max(side, SMALLEST))))
+
+
+def _with_lesion(
+    labels: dict[str, Any], found: tuple[NDArray[np.uint8], tuple[float, float, float, float]] | None
+) -> dict[str, Any]:
+    """Labels with the picture and the frame, pixels, of one lesion more; unchanged without a place for it."""
+    if found is None:
         return labels
+    image, (x1, y1, x2, y2) = found
+    height, width = image.shape
+    box = np.array([[(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]])
+    labels["img"] = image[..., None]
+    there = labels["instances"]
+    labels["instances"] = Instances(
+        np.concatenate([there.bboxes, box.astype(np.float32)]),
+        np.zeros((len(there) + 1, 0, 2), np.float32),
+        bbox_format="xywh",
+        normalized=True,
+    )
+    labels["cls"] = np.concatenate([labels["cls"], np.full((1, 1), LESION, np.float32)])
+    return labels
+
+
+def draw_opacity(side: float) -> NDArray[np.floating]:
+    """Draw a phantom lesion of about `side` pixels, at least half of it.
+
+    Returns
+    -------
+    Its opacity, (H, W), cut to where it is above 0; see `add`.
+    """
+    rng = np.random.default_rng(random.getrandbits(64))
+    while True:  # a few specks can lie close together
+        lesion = draw_alone(rng, random.choice(list(KINDS)))
+        opacity = draw_patch(rng, lesion, lesion.diameter / side, (0.0, 0.0))
+        rows, columns = np.flatnonzero(opacity.any(axis=1)), np.flatnonzero(opacity.any(axis=0))
+        height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+        if max(height, width) >= side / 2:
+            shown = opacity[rows[0] : rows[0] + height, columns[0] : columns[0] + width]
+            return shown * random.uniform(*FAINTNESS)
+
+
+def add(
+    image: NDArray[np.uint8], opacity: NDArray[np.floating]
+) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]] | None:
+    """Add a lesion's opacity to a random place on the breast.
+
+    Parameters
+    ----------
+    image : uint8 array, (H, W).
+    opacity : float64 array, shares of the breast's range of grey levels (5th to 95th percentile).
+
+    Returns
+    -------
+    The picture and the lesion's frame ``x1, y1, x2, y2`` in its pixels; None without a breast or a place on it.
+    """
+    mask = breast_mask(image.astype(np.uint16))
+    height, width = opacity.shape
+    place = None if mask is None else find_place(mask, width, height)
+    if mask is None or place is None:
+        return None
+    x, y = place
+    low, high = np.percentile(image[mask], (5, 95))
+    changed = image.copy()
+    region = changed[y : y + height, x : x + width]
+    region[:] = np.clip(np.rint(region + opacity * (high - low)), 0, 255)
+    return changed, (float(x), float(y), float(x + width), float(y + height))
+
+
+def find_place(mask: NDArray[np.bool_], width: int, height: int) -> tuple[int, int] | None:
+    """Left and top of a random region of that size on the breast, or None where none is found."""
+    if height >= mask.shape[0] or width >= mask.shape[1]:
+        return None
+    covered = cv2.integral(mask.astype(np.uint8))
+    for _ in range(TRIES):
+        x, y = random.randrange(mask.shape[1] - width), random.randrange(mask.shape[0] - height)
+        inside = covered[y + height, x + width] - covered[y, x + width] - covered[y + height, x] + covered[y, x]
+        if inside >= ON_BREAST * width * height:
+            return x, y
+    return None
 
 
 def cut_out(image: NDArray[np.uint8], frame: NDArray[np.float64]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
@@ -96,16 +190,10 @@ def paste(
     """
     height, width = patch.shape
     mask = breast_mask(image.astype(np.uint16))
-    if mask is None or min(size) < 1 or height >= image.shape[0] or width >= image.shape[1]:
+    found = None if mask is None or min(size) < 1 else find_place(mask, width, height)
+    if found is None:
         return None
-    covered = cv2.integral(mask.astype(np.uint8))
-    for _ in range(TRIES):
-        x, y = random.randrange(image.shape[1] - width), random.randrange(image.shape[0] - height)
-        inside = covered[y + height, x + width] - covered[y, x + width] - covered[y + height, x] + covered[y, x]
-        if inside >= ON_BREAST * width * height:
-            break
-    else:
-        return None
+    x, y = found
     weight = _fading(height, width)
     place = image[y : y + height, x : x + width].astype(np.float32)
     level = ((place - patch) * (1 - weight)).sum() / max(float((1 - weight).sum()), 1.0)

@@ -1,6 +1,7 @@
 """From a picture to a detector's input: the same steps in training, inference and explanation."""
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from mammoflow.geometry import Transform
 
 STRIDE = 32  # pixels; a network's coarsest cell: sides of its input are multiples of it
+MOST = 0.95  # share of the pictures that fit into the input of training without being shrunk further
 BACKGROUND = 0  # air in a windowed mammogram; Ultralytics pads with the grey 114 of photographs
 
 
@@ -17,6 +19,22 @@ def fitted_size(width: int, height: int, size: int) -> tuple[int, int]:
     """Width and height, pixels, of a picture whose long side is brought to `size`, rounded as Ultralytics does."""
     factor = size / max(width, height)
     return min(math.ceil(width * factor), size), min(math.ceil(height * factor), size)
+
+
+def common_size(sizes: Sequence[tuple[int, int]], size: int) -> tuple[int, int]:
+    """Width and height, pixels, of an input that suits most pictures: multiples of `STRIDE`, the longer side `size`.
+
+    Training needs batches of one shape. A breast is about half as wide as high, and a square would spend almost half of
+    the time on background. The few pictures that are wider than the input by their shape are shrunk to fit into it.
+
+    Parameters
+    ----------
+    sizes : width and height of the pictures, pixels.
+    size : long side of every picture at the input, pixels.
+    """
+    fitted = np.array([fitted_size(width, height, size) for width, height in sizes])
+    width, height = (min(size, math.ceil(side / STRIDE) * STRIDE) for side in np.quantile(fitted, MOST, axis=0))
+    return width, height
 
 
 def letterbox_transform(width: int, height: int, size: int, square: bool = False) -> Transform:
@@ -28,7 +46,7 @@ def letterbox_transform(width: int, height: int, size: int, square: bool = False
     Parameters
     ----------
     width, height : of the picture, pixels.
-    size : side of the square that the detector was trained on, pixels.
+    size : long side of the pictures that the detector was trained on, pixels.
     square : pad to the whole square, for networks that read nothing else.
     """
     fit_width, fit_height = fitted_size(width, height, size)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mammoflow import boxes, tables
 from mammoflow.detect.backend import with_backend
-from mammoflow.detect.infer import Frames, detect_images, fuse
+from mammoflow.detect.infer import Frames, detect_views, fuse
 from mammoflow.detect.model import Detector, load_detector
 from mammoflow.errors import DataError, ModelError
 from mammoflow.geometry import Transform
@@ -121,15 +121,15 @@ def choose_judge(detectors: list[Detector], fold: int, annotated: bool) -> Judge
 
 
 def judge_images(judge: Judge, images: list[NDArray[np.uint8]], settings: dict[str, Any]) -> list[Frames]:
-    """Frames of each picture, in its pixels: of the one model, or merged from all.
+    """Frames of each picture, in its pixels: of the one model and view, or merged from all.
 
     Parameters
     ----------
     judge : see `choose_judge`.
     images : uint8 arrays, (H, W).
-    settings : section `detect` of the config (`min_score`, `nms_iou`, `ensemble_iou`).
+    settings : section `detect` of the config (`test_time`, `min_score`, `nms_iou`, `ensemble_iou`).
     """
-    every = [detect_images(one, images, settings["min_score"], settings["nms_iou"]) for one in judge.detectors]
+    every = [view for one in judge.detectors for view in detect_views(one, images, settings)]
     if len(every) == 1:
         return every[0]
     return [
@@ -150,7 +150,8 @@ def _judged(
     table: pd.DataFrame, patients: pd.DataFrame, detectors: list[Detector], settings: dict[str, Any]
 ) -> Iterator[tuple[Any, Judge, Frames]]:
     """Every image's row with its judge and frames; pictures of one judge go through it in batches."""
-    judged = [(row, _judge_of(row, patients, detectors)) for row in table.itertuples()]
+    all_learned = settings["background"] == "all"
+    judged = [(row, _judge_of(row, patients, detectors, all_learned)) for row in table.itertuples()]
     judged.sort(key=lambda pair: pair[1].fold)
     pictures = prefetched(read_picture, [str(row.train_png) for row, _ in judged], AHEAD)
     for _, group in groupby(judged, key=lambda pair: pair[1].fold):
@@ -181,14 +182,14 @@ def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
         yield batch
 
 
-def _judge_of(row: Any, patients: pd.DataFrame, detectors: list[Detector]) -> Judge:
+def _judge_of(row: Any, patients: pd.DataFrame, detectors: list[Detector], all_learned: bool) -> Judge:
     try:
         patient = patients.loc[(row.dataset, row.patient_key)]
     except KeyError:
         raise DataError(
             f"image {row.image_id}: its patient {row.patient_key} isn't in the patients table; run labels_patients"
         ) from None
-    return choose_judge(detectors, int(patient["fold"]), bool(patient["annotated"]))
+    return choose_judge(detectors, int(patient["fold"]), all_learned or bool(patient["annotated"]))
 
 
 def _rows(image: Any, judge: Judge, frames: Frames, paper: bool) -> Iterator[dict[str, Any]]:

@@ -1,47 +1,149 @@
-"""Ranking of a sweep: a small grid of detector settings, by what they reach on patients put apart in training folds."""
+"""A small grid of detector settings, compared by cross-validation inside the training folds."""
 
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from mammoflow import tables
+from mammoflow import boxes, tables
 from mammoflow.config import sweep_points
+from mammoflow.detect.model import load_detector
+from mammoflow.detect.shard import Judge, judge_images, read_picture
+from mammoflow.detect.thresholds import Judged, pooled, sensitivity_at
+from mammoflow.detect.train import train_detector
+from mammoflow.files import write_text
+from mammoflow.jobs import progress
+from mammoflow.tables import FINDINGS
+
+LESION = FINDINGS.index("lesion")
 
 
-def rank(histories: dict[tuple[int, int], str | Path], sweep: dict[str, Any], table: str | Path) -> None:
-    """Rank the points by their validation figure and write `mammoflow.tables.SWEEP`, best first.
-
-    The figure is that of the epoch whose weights would be kept, the lesions' AP at IoU 0.5 on the validation part, as a
-    mean over the sweep's folds. No test fold's image is ever looked at.
+def try_settings(
+    training: list[str] | list[Path],
+    architecture: str,
+    fold: int,
+    part: int,
+    parts: int,
+    settings: dict[str, Any],
+    match: dict[str, Any],
+    seed: int,
+    device: str,
+    directory: str | Path,
+    judged: str | Path,
+) -> None:
+    """Train on all but one part of the training folds and judge the pictures of that part.
 
     Parameters
     ----------
-    histories : ``history.csv`` of each point's training, by point and fold.
+    training : tables of `mammoflow.tables.TRAINING`.
+    architecture : Ultralytics name.
+    fold : fold that is left out: none of its pictures is read.
+    part, parts : which part judges, of how many.
+    settings : section `detect` of the config with the values that are tried.
+    match : `hit_iou` and `hit_center`, when a frame finds a lesion.
+    seed, device : as for `mammoflow.detect.train.train_detector`.
+    directory : for the model and the table of parts.
+    judged : JSON file to write: the fields of `mammoflow.detect.thresholds.Judged`.
+    """
+    rows = divide(tables.read_all(tables.TRAINING, training), fold, parts)
+    own, model = Path(directory, "parts.tsv"), Path(directory, "model.safetensors")
+    tables.write(tables.TRAINING, rows, own)
+    train_detector([own], architecture, part, settings, seed, device, model, Path(directory, "history.csv"))
+    judge = Judge((load_detector(model, device),), part, held_out=True)
+    shown = rows[(rows["fold"] == part) & ((rows["lesions"] > 0) | (rows["unframed"] == 0))]
+    result = _judge(shown, judge, settings, match)
+    write_text(judged, json.dumps({name: np.asarray(value).tolist() for name, value in asdict(result).items()}))
+
+
+def divide(table: pd.DataFrame, fold: int, parts: int) -> pd.DataFrame:
+    """Leave a fold out and deal the patients of the others to parts, which take the place of folds.
+
+    Patients with and without a lesion are dealt apart, each in the order of a hash, so that every part has its share.
+    """
+    rows = table[table["fold"] != fold].copy()
+    lesions = rows.groupby("patient_key")["lesions"].sum()
+    dealt: dict[str, int] = {}
+    for stratum in (lesions.index[lesions > 0], lesions.index[lesions == 0]):
+        order = sorted(stratum, key=lambda key: hashlib.sha256(f"inner{fold}{key}".encode()).hexdigest())
+        dealt |= {key: number % parts for number, key in enumerate(order)}
+    rows["fold"] = rows["patient_key"].map(dealt).astype(rows["fold"].dtype)
+    return rows
+
+
+def _judge(rows: pd.DataFrame, judge: Judge, settings: dict[str, Any], match: dict[str, Any]) -> Judged:
+    """Judge the pictures one by one and match the frames with the label files'."""
+    each = []
+    for path, labels in progress(zip(rows["train_png"], rows["label_file"], strict=True), len(rows), "pictures"):
+        picture = read_picture(path)
+        found = judge_images(judge, [picture], settings)[0]
+        lesions = found.classes == LESION
+        truth = _framed(labels, *picture.shape)
+        hit = boxes.hits(found.boxes[lesions], truth, match["hit_iou"], center=match["hit_center"])
+        scores = found.scores[lesions]
+        each.append(
+            Judged(
+                scores[~hit.any(axis=1)],
+                scores[hit.any(axis=1)],
+                np.where(hit, scores[:, None], 0.0).max(axis=0, initial=0.0),
+                1,
+            )
+        )
+    return pooled(each)
+
+
+def _framed(file: str, height: int, width: int) -> NDArray[np.float64]:
+    """Lesions of a label file as ``x1, y1, x2, y2``, pixels."""
+    rows = np.array([line.split() for line in Path(file).read_text("utf-8").splitlines()], float).reshape(-1, 5)
+    lesions = rows[rows[:, 0] == LESION, 1:]
+    half = lesions[:, 2:] / 2
+    return np.hstack([lesions[:, :2] - half, lesions[:, :2] + half]) * [width, height, width, height]
+
+
+def rank(
+    judged: dict[tuple[int, int], Sequence[str | Path]],
+    sweep: dict[str, Any],
+    rates: Sequence[float],
+    table: str | Path,
+) -> None:
+    """Rank the points by what they find on the parts put apart and write `mammoflow.tables.SWEEP`, best first.
+
+    The figure is the mean sensitivity over the report's rates of false positives, of all parts of a fold together, then
+    as a mean over the sweep's folds. No test fold's picture is ever looked at.
+
+    Parameters
+    ----------
+    judged : files of `try_settings` of each part, by point and fold.
     sweep : section `sweep` of the config.
+    rates : false positives per image.
     table : file to write.
     """
     rows: list[dict[str, Any]] = []
     for number, values in enumerate(sweep_points(sweep)):
-        best = [_best(histories[number, fold]) for fold in sweep["folds"]]
-        figures = [figure for figure, _ in best]
+        folds = [pooled([_read(path) for path in judged[number, fold]]) for fold in sweep["folds"]]
+        figures = [float(np.mean([sensitivity_at(one, rate) for rate in rates])) for one in folds]
         rows.append(
             {
                 "point": number,
                 "settings": ", ".join(f"{key}={value}" for key, value in values.items()),
-                "validation_ap50": sum(figures) / len(figures),
+                "sensitivity": sum(figures) / len(figures),
                 "lowest": min(figures),
                 "highest": max(figures),
-                "folds": len(figures),
-                "epoch": round(sum(epoch for _, epoch in best) / len(best)),
+                "at_half": sum(sensitivity_at(one, 0.5) for one in folds) / len(folds),
+                "lesions": sum(len(one.best_hits) for one in folds),
+                "images": sum(one.images for one in folds),
             }
         )
-    ranked = sorted(rows, key=lambda row: (-row["validation_ap50"], row["point"]))
+    ranked = sorted(rows, key=lambda row: (-row["sensitivity"], row["point"]))
     tables.write(tables.SWEEP, tables.from_rows(tables.SWEEP, ranked), table)
 
 
-def _best(history: str | Path) -> tuple[float, int]:
-    """Highest validation figure and its epoch, of equal ones the later, as training chooses."""
-    rows = pd.read_csv(history)
-    best = rows["lesion_ap50"].max()
-    return float(best), int(rows.loc[rows["lesion_ap50"] == best, "epoch"].iloc[-1])
+def _read(path: str | Path) -> Judged:
+    values = json.loads(Path(path).read_text("utf-8"))
+    images = values.pop("images")
+    return Judged(**{name: np.array(value, float) for name, value in values.items()}, images=images)

@@ -1,5 +1,6 @@
 """Mining thresholds: for each fold the lowest score that reaches the aim on the other folds' images, and the curve."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,23 @@ def judge_detections(images: pd.DataFrame, found: pd.DataFrame, truth: pd.DataFr
         true.append(scores[hit.any(axis=1)])
         best.append(np.where(hit, scores[:, None], 0.0).max(axis=0, initial=0.0))
     return Judged(np.concatenate(false), np.concatenate(true), np.concatenate(best), len(images))
+
+
+def pooled(parts: Sequence[Judged]) -> Judged:
+    """Join what was done on the images of several parts."""
+    scores = [
+        np.concatenate([np.zeros(0), *(getattr(part, name) for part in parts)])
+        for name in ("false_scores", "true_scores", "best_hits")
+    ]
+    return Judged(scores[0], scores[1], scores[2], images=sum(part.images for part in parts))
+
+
+def sensitivity_at(judged: Judged, false_frames_per_image: float) -> float:
+    """Share of the lesions found by the frames above the strictest score with more false frames an image than that."""
+    false = np.sort(judged.false_scores)[::-1]
+    allowed = int(false_frames_per_image * judged.images)
+    beaten = false[allowed] if allowed < len(false) else 0.0
+    return float((judged.best_hits > beaten).mean()) if len(judged.best_hits) else float("nan")
 
 
 def choose(judged: Judged, settings: dict[str, Any]) -> float:

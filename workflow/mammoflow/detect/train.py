@@ -12,11 +12,14 @@ import pandas as pd
 import torch
 import ultralytics
 import yaml
+from PIL import Image
 from ultralytics.data.utils import img2label_paths
 
 from mammoflow import tables
-from mammoflow.detect.model import CHANNELS, save_detector
+from mammoflow.config import weights_for
+from mammoflow.detect.model import CHANNELS, is_rtdetr, save_detector
 from mammoflow.detect.offline import integrations_off
+from mammoflow.detect.preprocess import common_size
 from mammoflow.detect.tiles import write_tiles
 from mammoflow.detect.trainer import trainer_class
 from mammoflow.errors import DataError, LeakageError
@@ -27,7 +30,7 @@ from mammoflow.tables import FINDINGS
 log = logging.getLogger("mammoflow")
 TRAINING_KEYS = (
     "weights", "image_size", "epochs", "batch", "learning_rate", "validation_share", "patience",
-    "background_per_positive", "copy_paste", "tiles", "threads", "augment",
+    "background_per_positive", "copy_paste", "phantom_paste", "tiles", "precision", "threads", "augment",
 )  # fmt: skip
 
 
@@ -75,6 +78,7 @@ def train_detector(
     """
     integrations_off()
     chosen = {key: settings.get(key) for key in TRAINING_KEYS}
+    chosen["weights"] = weights_for(settings["weights"], architecture)
     table = tables.read_all(tables.TRAINING, training)
     split = split_fold(table, fold, settings["validation_share"], seed)
     config = settings_digest([architecture, fold, seed, device, chosen])
@@ -175,6 +179,11 @@ def _train(architecture: str, work: Path, settings: dict[str, Any], seed: int, d
         "threads": settings["threads"],
         "choose_epoch": settings["validation_share"] > 0,
         "copy_paste": settings["copy_paste"],
+        "phantom_paste": settings["phantom_paste"],
+        "precision": settings["precision"],
+        "input_size": _input_size(
+            architecture, (work / "train.txt").read_text("utf-8").splitlines(), settings["image_size"]
+        ),
     }
     overrides = {
         "model": f"{architecture}.yaml",
@@ -209,6 +218,17 @@ def _train(architecture: str, work: Path, settings: dict[str, Any], seed: int, d
     }
     trainer = trainer_class(architecture)(overrides, data, architecture, settings["weights"])
     trainer.train()
+
+
+def _input_size(architecture: str, pictures: list[str], size: int) -> tuple[int, int]:
+    """Width and height of the input that all training pictures are brought to, pixels; RT-DETRs read squares only."""
+    if is_rtdetr(architecture):
+        return size, size
+    sizes = []
+    for path in pictures:
+        with Image.open(path) as picture:
+            sizes.append(picture.size)
+    return common_size(sizes, size)
 
 
 def _work_name(config: str, split: Split) -> str:

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from copy import copy
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import cv2
@@ -21,7 +22,7 @@ from ultralytics.utils.ops import xywh2xyxy
 from ultralytics.utils.torch_utils import ModelEMA, unwrap_model
 
 from mammoflow.detect.model import build_model, is_rtdetr, load_pretrained, local_weights
-from mammoflow.detect.paste import LESION, LesionPaste
+from mammoflow.detect.paste import LESION, LesionPaste, PhantomPaste
 from mammoflow.detect.preprocess import BACKGROUND
 from mammoflow.errors import DataError, ModelError
 from mammoflow.files import whole_file
@@ -109,16 +110,29 @@ class MammogramDataset(YOLODataset):
 
     def build_transforms(self, hyp: Any) -> Compose:
         """Chain the steps from a picture to a model's input, with augmentation when training."""
+        width, height = self.data["input_size"]
+        fit = LetterBox(new_shape=(height, width), padding_value=BACKGROUND)
         if self.augment:
+            lesions = self._lesions()
             steps = [
-                LesionPaste(self._lesions(), lambda number: self.load_image(number)[0], self.data["copy_paste"]),
-                BlackPerspective(hyp.degrees, hyp.translate, hyp.scale, size=(self.imgsz, self.imgsz)),
+                LesionPaste(lesions, lambda number: self.load_image(number)[0], self.data["copy_paste"]),
+                PhantomPaste(
+                    [_relative_side(frame, *self.labels[n]["shape"]) for n, frame in lesions],
+                    self.data["phantom_paste"],
+                ),
+                fit,
+                BlackPerspective(hyp.degrees, hyp.translate, hyp.scale, size=(width, height)),
                 GreyResponse(self.data["augment"]["gamma"], self.data["augment"]["gain"]),
                 RandomFlip(direction="horizontal", p=hyp.fliplr),
             ]
         else:
-            steps = [LetterBox(new_shape=(self.imgsz, self.imgsz), padding_value=BACKGROUND)]
+            steps = [fit]
         return Compose([*steps, Format(bbox_format="xywh", normalize=True, batch_idx=True)])
+
+
+def _relative_side(frame: NDArray[np.float64], height: int, width: int) -> float:
+    """Longer side of a frame (0..1) relative to its picture's longer side."""
+    return float(((frame[2:] - frame[:2]) * [width, height]).max() / max(height, width))
 
 
 class FoldTrainer(DetectionTrainer):
@@ -153,9 +167,12 @@ class FoldTrainer(DetectionTrainer):
         if self._weights:
             taken, total = load_pretrained(self.model, local_weights(self._weights), self._weights["sha256"])
             log.info("%d of %d tensors are pretrained", taken, total)
+        self.model.to(memory_format=torch.channels_last)  # convolutions of few channels are faster so
+        if self._fold_data["precision"] == "bfloat16":
+            self.model.loss = MethodType(_mixed_precision_loss, self.model)
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> MammogramDataset:
-        """Read a list file; square input in validation as in training and inference."""
+        """Read a list file; one shape of input in validation as in training."""
         return MammogramDataset(
             img_path=img_path,
             imgsz=self.args.imgsz,
@@ -257,6 +274,25 @@ class RtdetrFoldTrainer(FoldTrainer):
         return RTDETRValidator(
             self.test_loader, save_dir=self.save_dir, args=copy(self.args), _callbacks=self.callbacks
         )
+
+
+def _mixed_precision_loss(model: Any, batch: dict[str, Any], predictions: Any = None) -> tuple[Any, Any]:
+    """Loss of a batch whose convolutions are computed in bfloat16; the loss itself stays float32.
+
+    A place in the picture has more digits than bfloat16 holds. Ultralytics' own switch refuses CPUs.
+    """
+    if predictions is None:
+        with torch.autocast(batch["img"].device.type, torch.bfloat16):
+            predictions = model.forward(batch["img"])
+    return type(model).loss(model, batch, _in_float32(predictions))
+
+
+def _in_float32(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.float()
+    if isinstance(value, dict):
+        return {name: _in_float32(inner) for name, inner in value.items()}
+    return type(value)(_in_float32(inner) for inner in value) if isinstance(value, list | tuple) else value
 
 
 def trainer_class(architecture: str) -> type[FoldTrainer]:

@@ -22,14 +22,14 @@ def write_round(
     images: pd.DataFrame,
     lesions: pd.DataFrame,
     patients: pd.DataFrame,
-    annotated: bool,
+    background: bool,
     directory: str | Path,
 ) -> pd.DataFrame:
     """Lay out a shard's training pictures of a round, with label files where Ultralytics looks for them.
 
     On images of negative patients the accepted frames count as lesions. In other patients only the expert's frames do:
-    what else a detector frames there may be anything, as with crops. Pictures without any frame teach background only
-    in annotated shards; elsewhere they may hold the lesions that no detector found.
+    what else a detector frames there may be anything, as with crops. Pictures without any frame teach background where
+    they do so in the first round.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def write_round(
     images : its IMAGES rows.
     lesions : LESIONS rows of the data set.
     patients : PATIENTS rows of all data sets.
-    annotated : whether the shard holds the annotated patients.
+    background : whether pictures of the shard without a frame are learned from.
     directory : made new; ``images/`` with hard links to the training pictures, and ``labels/``.
 
     Returns
@@ -66,7 +66,7 @@ def write_round(
         _lay_out(row, by_image.get(row["image_id"], frames.iloc[:0]), Path(directory))
         | {"unframed": unframed.get(row["image_id"], 0)}
         for row in shown.to_dict("records")
-        if annotated or row["image_id"] in by_image
+        if background or row["image_id"] in by_image
     ]
     log.info("%d accepted frames on %d pictures", len(mined), mined["image_id"].nunique())
     return tables.from_rows(tables.TRAINING, rows)
