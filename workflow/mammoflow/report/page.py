@@ -71,7 +71,7 @@ def _rounds(table: str | Path | None) -> list[dict[str, Any]]:
     rows = []
     for (cohort, figure), part in found.groupby(["cohort", "figure"], sort=False):
         rates = part[["value", "low", "high"]].astype(object).where(part.notna(), None).assign(note="nothing to count")
-        values = [rate_text(rate) for rate in rates.to_dict("records")]
+        values = [rate_text({str(key): value for key, value in rate.items()}) for rate in rates.to_dict("records")]
         rows.append({"cohort": cohort, "figure": figure, "values": values, "rounds": part["round"].tolist()})
     return rows
 
