@@ -30,14 +30,12 @@ EXTERNAL = [
     dataset["name"] for dataset in STUDY["datasets"] if dataset["role"] == "external"
 ]
 DETECTORS = STUDY["detect"]["architectures"]
-# LRP has no rules for deformable attention
-EXPLAINED = [detector for detector in DETECTORS if "rtdetr" not in detector]
 CLASSIFIERS = STUDY["classify"]["architectures"]
 PROTOCOLS = STUDY["crops"]["protocols"]
 FOLDS = list(range(STUDY["labels"]["folds"]))
 GPU = 1 if STUDY["device"] == "cuda" else 0
 FAITHFULNESS = (
-    expand("results/explain/faithfulness/detections/{detector}.tsv", detector=EXPLAINED)
+    expand("results/explain/faithfulness/detections/{detector}.tsv", detector=DETECTORS)
     + expand(
         "results/explain/faithfulness/crops/{protocol}/{classifier}.tsv",
         protocol=PROTOCOLS[:1],
@@ -191,7 +189,7 @@ def relevance_maps(suffix):
             f"results/explain/crops/{{protocol}}/{{classifier}}/{{dataset}}.{suffix}"
         )
         return [
-            *shards(detections, where, detector=EXPLAINED),
+            *shards(detections, where, detector=DETECTORS),
             *expand(crops, protocol=PROTOCOLS, classifier=CLASSIFIERS, dataset=where),
         ]
 

@@ -21,7 +21,7 @@ from mammoflow.detect.shard import read_picture
 from mammoflow.detect.tiles import Tile, tile_grid, tile_of
 from mammoflow.errors import DataError, ModelError
 from mammoflow.explain.engine import Explainer, Target
-from mammoflow.explain.maps import FloatMap, RelevanceMap, map_row, to_picture, write_maps
+from mammoflow.explain.maps import EDGES, FloatMap, RelevanceMap, map_row, row_without_map, to_picture, write_maps
 from mammoflow.geometry import Transform
 from mammoflow.jobs import progress
 from mammoflow.tables import MAP_PARTS
@@ -69,7 +69,7 @@ class ExplainedPicture:
     Raises
     ------
     ModelError
-        The detector's output isn't that of an Ultralytics YOLO head.
+        The detector's head isn't that of an Ultralytics YOLO.
     """
 
     def __init__(
@@ -86,14 +86,13 @@ class ExplainedPicture:
         x, step = letterbox(image[top:bottom, left:right], detector.image_size, square)
         self._letterbox = Transform(1.0, 1.0, float(-left), float(-top), right - left, bottom - top).then(step)
         self._input = tuple(x.shape[-2:])
-        weight = next(detector.model.parameters())
-        self._replay = explainer.replay(x.to(weight))
-        if not isinstance(self._replay.output, tuple) or class_logits(self._replay.output) is None:
+        self._biases = class_biases(detector.model)
+        if not self._biases.size:  # told before the forward pass, which is slow for other families
             raise ModelError(
-                f"detections of {detector.architecture} can't be explained: its output isn't that of a YOLO head; "
+                f"detections of {detector.architecture} can't be explained: its head isn't that of a YOLO; "
                 "explain yolov5*, yolov6*, yolov8* or yolo11*"
             )
-        self._biases = class_biases(detector.model)
+        self._replay = explainer.replay(x.to(next(detector.model.parameters()).device))
 
     @cached_property
     def frames(self) -> Boxes:
@@ -161,7 +160,7 @@ class ExplainedPicture:
 
     def _score(self, anchor: Anchor) -> Target:
         bias = self._biases[anchor.category][self.level(anchor.index)]
-        return lambda output: class_logits(output)[:, anchor.category, anchor.index] - bias  # type: ignore[index]
+        return lambda output: class_logits(output)[:, anchor.category, anchor.index] - bias
 
     def _edge(self, anchor: Anchor, part: str) -> Target:
         head = head_of_detector(self._detector.model)
@@ -191,16 +190,15 @@ def head_of_detector(model: Any) -> Any:
     return model.model[-1]
 
 
-def class_logits(output: Any) -> Tensor | None:
+def class_logits(output: Any) -> Tensor:
     """Class scores before the sigmoid, (N, classes, anchors), of the head that made the dense output."""
-    raw = output[1]
-    raw = raw.get("one2many", raw) if isinstance(raw, dict) else {}
-    return raw.get("scores")
+    return output[1].get("one2many", output[1])["scores"]
 
 
 def class_biases(model: torch.nn.Module) -> NDArray[np.float64]:
     """Bias of each class at each feature level, (classes, levels): the score before the sigmoid of a blank feature."""
-    levels = [branch[-1].bias.detach().double().cpu().numpy() for branch in getattr(head_of_detector(model), "cv3", [])]
+    head = head_of_detector(model) if hasattr(model, "model") else model
+    levels = [branch[-1].bias.detach().double().cpu().numpy() for branch in getattr(head, "cv3", [])]
     return np.stack(levels, axis=1) if levels else np.zeros((0, 0))
 
 
@@ -252,7 +250,8 @@ def explain_detections_shard(
 ) -> None:
     """Explain a shard's lesion detections of the highest scores.
 
-    A detection that an ensemble made is explained with the fold model whose own frame agrees best with it.
+    A detection that an ensemble made is explained with the fold model whose own frame agrees best with it. One of an
+    architecture with an operation that has no rule gets its row all the same, with the reason and without a map.
 
     Parameters
     ----------
@@ -290,13 +289,18 @@ def choose_detections(detections: pd.DataFrame, count: int) -> pd.DataFrame:
 
 def _explained(
     chosen: pd.DataFrame, pictures: pd.DataFrame, models: Sequence[str | Path], settings: dict[str, Any], device: str
-) -> Iterator[tuple[dict[str, Any], FloatMap]]:
+) -> Iterator[tuple[dict[str, Any], FloatMap | None]]:
     """Row and map of each part of each chosen detection."""
     ensemble = _Ensemble(models, settings, device)
     parts = MAP_PARTS if settings["box_edges"] else MAP_PARTS[:1]
     rows: Iterator[Any] = chosen.itertuples()
     for detection in progress(rows, len(chosen), "detections"):
-        yield from ensemble.explain(detection, pictures.loc[detection.image_id], parts)
+        image = pictures.loc[detection.image_id]
+        try:
+            yield from ensemble.explain(detection, image, parts)
+        except ModelError as error:
+            log.warning("%s: %s", detection.detection_id, error)
+            yield ensemble.row_without_map(detection, image, str(error)), None
 
 
 class _Ensemble:
@@ -341,7 +345,14 @@ class _Ensemble:
             )
         return [known[digest] for digest in digests]
 
-    def explain(self, detection: Any, image: Any, parts: Sequence[str]) -> Iterator[tuple[dict[str, Any], FloatMap]]:
+    def row_without_map(self, detection: Any, image: Any, reason: str) -> dict[str, Any]:
+        """Row of a detection that can't be explained."""
+        fold = self.judges(detection)[0]
+        region = Transform.from_json(image["transform"]).backward([0, 0, self.picture.shape[1], self.picture.shape[0]])
+        what = _what(detection, fold, "score") | {"score": detection.score}
+        return row_without_map(reason, [getattr(detection, edge) for edge in EDGES], region, **what)
+
+    def explain(self, detection: Any, image: Any, parts: Sequence[str]) -> list[tuple[dict[str, Any], FloatMap]]:
         """Explain one detection: a row of the table and a map for each of `parts`."""
         self.look_at(image)
         transform = Transform.from_json(image["transform"])
@@ -356,26 +367,27 @@ class _Ensemble:
         height, width = self.picture.shape
         mirrored = transform.scale_x < 0
         region = transform.backward([0, 0, width, height])
+        rows = []
         for part in parts:
             explained = self.replay(fold, box).explain(found[fold], part)
             if mirrored:  # a map lies as the stored image does
                 explained = replace(explained, relevance=explained.relevance[:, ::-1])
-            suffix = "" if part == "score" else f"-{part}"
-            yield (
-                map_row(
-                    explained,
-                    [detection.x1, detection.y1, detection.x2, detection.y2],
-                    region,
-                    dataset=detection.dataset,
-                    map_id=f"{detection.detection_id}-fold{fold}{suffix}",
-                    kind="detection",
-                    part=part,
-                    model=detection.detector,
-                    model_fold=fold,
-                    image_id=detection.image_id,
-                    explained_id=detection.detection_id,
-                    label=detection.finding,
-                    score=found[fold].score,
-                ),
-                explained.relevance,
-            )
+            what = _what(detection, fold, part) | {"score": found[fold].score}
+            frame = [getattr(detection, edge) for edge in EDGES]
+            rows.append((map_row(explained, frame, region, **what), explained.relevance))
+        return rows
+
+
+def _what(detection: Any, fold: int, part: str) -> dict[str, Any]:
+    """Columns of `mammoflow.tables.MAPS` that say what was explained."""
+    return {
+        "dataset": detection.dataset,
+        "map_id": f"{detection.detection_id}-fold{fold}{'' if part == 'score' else f'-{part}'}",
+        "kind": "detection",
+        "part": part,
+        "model": detection.detector,
+        "model_fold": fold,
+        "image_id": detection.image_id,
+        "explained_id": detection.detection_id,
+        "label": detection.finding,
+    }
