@@ -7,8 +7,8 @@ On CPU, times are processor time of the one process, which work beside it on the
 `ms_per_map` is the fastest round; `ratio_vs_gradient` the median over rounds of a method's time for one map over that
 of one plain gradient of one input in the same round. `peak_mib` is the most that tensors allocated during one call
 hold at a time, weights and input not counted. Networks have random weights and calibrated normalisations: neither time
-nor memory depends on what they have learnt. All rows are float32, zennit's and captum's too, but those that say float64,
-the engine's default: what exact maps cost.
+nor memory depends on what they have learnt. Rows that say float64 show what the engine's default costs; all others are
+float32, zennit's and captum's too.
 
 Each tool is shown at its best: models are prepared, copied and hooked before the clock starts; zennit gets fused
 networks, which it needs to be right, and a context that stays open. The gamma composite is the same in both: flat at

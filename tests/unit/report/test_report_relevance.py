@@ -32,6 +32,19 @@ def test_flagged_maps_and_edges_are_counted_apart(made_up, study_of):
     assert sum(entry["without_relevance"] for entry in entries) == 1
 
 
+def test_what_has_no_map_is_counted_with_its_reason_and_takes_no_part_in_figures(made_up, study_of):
+    tables = {"images": made_up.images, "indices": made_up.indices, "patients": made_up.patients}
+    maps = made_up.detection_maps.head(4).copy()
+    maps["reason"] = ["", "", "no rule", "no rule"]
+    maps.loc[maps["reason"] != "", "relevance_in_box"] = float("nan")
+    for rows, expected in ((maps, 2), (maps.tail(2), 0)):
+        study = study_of(detection_maps=rows, **tables)
+        entries = [entry for cohort in study.cohorts for entry in relevance.measure(study, cohort)]
+        assert sum(entry["maps"] for entry in entries) == expected
+        assert sum(entry["not_explained"] for entry in entries) == 2
+        assert {reason for entry in entries for reason in entry["reasons"]} == {"no rule"}
+
+
 def test_methods_pass_or_fail_in_words(made_up):
     entries = {(entry["model"], entry["method"]): entry for entry in faithfulness.measure(made_up)}
     assert [method for model, method in entries if model == "yolov6n"][:2] == ["control_blob", "control_random"]
