@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mammoflow import tables
 from mammoflow.classify.data import read_crop
 from mammoflow.classify.model import Classifier, load_classifier, preprocess
-from mammoflow.detect.model import Detector, load_detector
+from mammoflow.detect.model import Detector, is_rtdetr, load_detector
 from mammoflow.detect.preprocess import letterbox
 from mammoflow.detect.shard import read_picture
 from mammoflow.detect.tiles import tile_grid, tile_of
@@ -119,7 +119,15 @@ def _of_one_fold(ranked: pd.DataFrame, fold: str, settings: dict[str, Any]) -> p
 
 
 def _detector_cases(detector: Detector, chosen: pd.DataFrame) -> Cases:
-    """Cases of a detector: for each detection the anchor whose frame is most like it."""
+    """Cases of a detector: for each detection the anchor whose frame is most like it.
+
+    Raises
+    ------
+    ModelError
+        The detector can't be explained, or its answers can't be followed from a picture to the perturbed one.
+    """
+    if is_rtdetr(detector.architecture):
+        raise ModelError("an RT-DETR numbers its queries anew in every picture, so none can be followed to another one")
     explainer = Explainer(detector.model, "epsilon")
     inputs, framed, categories, anchors, cameras = [], [], [], [], []
     head = head_of_detector(detector.model)
