@@ -104,6 +104,12 @@ def test_a_crops_map_is_of_the_logit_difference_in_the_crops_pixels(models):
     assert explained.conservation_error < 1e-10
 
 
+def test_a_crop_of_one_grey_level_is_explained(models):
+    explained = explain_crop(load_classifier(models[0]), np.full((40, 40), 90, np.uint8))
+    assert np.isfinite(explained.relevance).all()
+    assert explained.conservation_error < 1e-10
+
+
 def test_crops_of_a_batch_get_the_maps_they_get_alone(models):
     classifier = load_classifier(models[0])
     pictures = [crop_picture(seed, 30 + seed) for seed in range(4)]

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from test_explain_detections import detection_row, image_row
 from torch import nn
 
+from mammoflow import tables
 from mammoflow.detect.infer import detect_images
 from mammoflow.detect.model import Detector, build_model
 from mammoflow.errors import ModelError
+from mammoflow.explain import trials
 from mammoflow.explain.composites import head_of
 from mammoflow.explain.detections import explain_detection
 from mammoflow.explain.engine import Explainer, relevance
@@ -139,6 +142,17 @@ def test_a_detection_of_an_rtdetr_is_explained_and_its_account_closes(detector, 
 def test_no_trial_follows_a_query_from_picture_to_picture(detector):
     with pytest.raises(ModelError, match="numbers its queries anew"):
         _detector_cases(detector, None)
+
+
+def test_a_trial_that_cant_be_made_leaves_an_empty_table(detector, tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "load_detector", lambda path, device: detector)
+    row = detection_row(0, [1, 1, 9, 9], 0.5, "0" * 16, fold=0)
+    tables.write(tables.DETECTIONS, tables.from_rows(tables.DETECTIONS, [row]), tmp_path / "d.tsv")
+    tables.write(tables.IMAGES, tables.from_rows(tables.IMAGES, [image_row(tmp_path / "i1.png")]), tmp_path / "i.tsv")
+    settings = {"gamma": 0.1, "faithfulness": {"images": 1, "methods": ["epsilon"]}}
+    inputs = ["model"], [tmp_path / "d.tsv"], [tmp_path / "i.tsv"]
+    trials.try_detector(*inputs, settings, "cpu", 1, tmp_path / "f.tsv")
+    assert len(tables.read(tables.FAITHFULNESS, tmp_path / "f.tsv")) == 0
 
 
 @pytest.mark.slow
