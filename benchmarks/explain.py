@@ -3,10 +3,12 @@
     uv run envs/locked.py python benchmarks/explain.py [--rounds 7] [--device cpu] [--json FILE] [MODEL ...]
 
 Every round runs all methods of a model one after the other, so that whatever else the machine does meets all of them.
+On CPU, times are processor time of the one process, which work beside it on the machine lengthens least.
 `ms_per_map` is the fastest round; `ratio_vs_gradient` the median over rounds of a method's time for one map over that
 of one plain gradient of one input in the same round. `peak_mib` is the most that tensors allocated during one call
 hold at a time, weights and input not counted. Networks have random weights and calibrated normalisations: neither time
-nor memory depends on what they have learnt.
+nor memory depends on what they have learnt. Rows that say float64 show what the engine's default costs; all others are
+float32, zennit's and captum's too.
 
 Each tool is shown at its best: models are prepared, copied and hooked before the clock starts; zennit gets fused
 networks, which it needs to be right, and a context that stays open. The gamma composite is the same in both: flat at
@@ -158,11 +160,15 @@ def methods(name: str, device: str) -> Iterator[dict[str, Method]]:
     found = {"gradient": plain(lambda leaf: target(model(leaf)), x)}
     several = [partial(target, anchor=300 + 7 * number) for number in range(TARGETS)]
     batch = torch.rand(CROPS, 1, side, side, device=device)
+    if not detects:
+        found[f"gradient, {CROPS} crops"] = plain(lambda leaf: target(model(leaf)), batch)
     for label, composite in (("epsilon", "epsilon"), ("gamma composite", "epsilon_gamma_flat")):
-        explainer = Explainer(model, composite)
+        explainer = Explainer(model, composite, dtype=torch.float32)
         explain = partial(explainer.explain, target=target)
         found[f"LRP {label}"] = 1, partial(explain, x, ledger=False)
         found[f"LRP {label}, with the constants' account"] = 1, partial(explain, x)
+        exact = Explainer(model, composite, dtype=torch.float64)
+        found[f"LRP {label}, float64"] = 1, partial(exact.explain, x, target, ledger=False)
         if detects:
             found[f"LRP {label}, {TARGETS} targets"] = TARGETS, partial(explain_several, explainer, x, several)
         else:
@@ -180,13 +186,15 @@ def methods(name: str, device: str) -> Iterator[dict[str, Method]]:
 
 
 def seconds(call: Callable[[], Any], device: str) -> float:
-    """Wall-clock time of a call."""
-    if device != "cpu":
-        torch.cuda.synchronize()
+    """Time of a call: of the processor on CPU, by the clock on a GPU."""
+    if device == "cpu":
+        start = time.process_time()
+        call()
+        return time.process_time() - start
+    torch.cuda.synchronize()
     start = time.perf_counter()
     call()
-    if device != "cpu":
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     return time.perf_counter() - start
 
 

@@ -47,7 +47,7 @@ MAP_METHODS = [
     "occlusion",
     "grad_cam",
 ]
-MAP_FLAGS = ["", "outside_breast", "no_relevance"]
+MAP_FLAGS = ["", "outside_breast", "no_relevance", "not_explained"]
 EXTERNAL_FOLD = -1  # fold of patients whom no fold model ever saw; also the model fold of an ensemble of all folds
 
 
@@ -431,6 +431,7 @@ _MAPS = {
     "relevance_on_padding": _float("share of absolute relevance that fell on letterbox padding or off the image", 0, 1),
     **{f"frame_{name}": column for name, column in _box("frame that was explained").items()},
     **_box("source region that the map covers"),
+    "reason": _text("why there is no map, and so no figure of it; empty when there is one"),
 }
 
 MAPS = _schema("maps", _MAPS)

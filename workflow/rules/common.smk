@@ -30,8 +30,6 @@ EXTERNAL = [
     dataset["name"] for dataset in STUDY["datasets"] if dataset["role"] == "external"
 ]
 DETECTORS = STUDY["detect"]["architectures"]
-# LRP has no rules for deformable attention
-EXPLAINED = [detector for detector in DETECTORS if "rtdetr" not in detector]
 CLASSIFIERS = STUDY["classify"]["architectures"]
 PROTOCOLS = STUDY["crops"]["protocols"]
 ROUNDS = list(range(1, STUDY["mining"]["rounds"] + 1))
@@ -40,7 +38,7 @@ FOLDS = list(range(STUDY["labels"]["folds"]))
 LEARNED = "annotated" if STUDY["detect"]["background"] == "annotated" else ""
 GPU = 1 if STUDY["device"] == "cuda" else 0
 FAITHFULNESS = (
-    expand("results/explain/faithfulness/detections/{detector}.tsv", detector=EXPLAINED)
+    expand("results/explain/faithfulness/detections/{detector}.tsv", detector=DETECTORS)
     + expand(
         "results/explain/faithfulness/crops/{protocol}/{classifier}.tsv",
         protocol=PROTOCOLS[:1],
@@ -223,7 +221,7 @@ def relevance_maps(suffix):
             f"results/explain/crops/{{protocol}}/{{classifier}}/{{dataset}}.{suffix}"
         )
         return [
-            *shards(detections, where, detector=EXPLAINED),
+            *shards(detections, where, detector=DETECTORS),
             *expand(crops, protocol=PROTOCOLS, classifier=CLASSIFIERS, dataset=where),
         ]
 

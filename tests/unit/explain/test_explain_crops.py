@@ -8,11 +8,12 @@ import torch
 from mammoflow import tables
 from mammoflow.classify.model import CLASSES, build, load_classifier, predict, save_classifier
 from mammoflow.errors import DataError
+from mammoflow.explain import operations
 from mammoflow.explain.crops import choose_crops, explain_batch, explain_crop, explain_crops
 from mammoflow.explain.engine import Explainer
 
 ARCHITECTURE, PIXELS = "vit_tiny_patch16_224", 32
-SETTINGS = {"composite": "epsilon_gamma_flat", "gamma": 0.1, "crops_per_fold": 3}
+SETTINGS = {"composite": "epsilon", "gamma": 0.1, "crops_per_fold": 3}
 
 
 @pytest.fixture
@@ -100,7 +101,13 @@ def test_a_crops_map_is_of_the_logit_difference_in_the_crops_pixels(models):
     assert explained.probability == pytest.approx(probability, abs=1e-5)
     assert explained.value == pytest.approx(np.log(probability / (1 - probability)), abs=1e-4)
     assert explained.relevance.shape == (77, 77)
-    assert explained.conservation_error < 1e-3
+    assert explained.conservation_error < 1e-10
+
+
+def test_a_crop_of_one_grey_level_is_explained(models):
+    explained = explain_crop(load_classifier(models[0]), np.full((40, 40), 90, np.uint8))
+    assert np.isfinite(explained.relevance).all()
+    assert explained.conservation_error < 1e-10
 
 
 def test_crops_of_a_batch_get_the_maps_they_get_alone(models):
@@ -156,6 +163,18 @@ def test_crops_of_a_data_set_are_explained_by_their_folds_model(tmp_path, models
         beyond = np.abs(relevance[45:]).sum() / np.abs(relevance).sum()
         assert row.relevance_on_padding == pytest.approx(beyond, rel=1e-4)
         assert beyond > 0
+
+
+def test_crops_of_an_architecture_without_rules_keep_their_rows(tmp_path, models, monkeypatch):
+    digest = load_classifier(models[0]).digest
+    monkeypatch.delitem(operations._HANDLERS, "layer_norm")
+    found, maps = run(tmp_path, models, [prediction(0, "benign", 0.25, digest=digest)], [crop(tmp_path, 0, "benign")])
+    (row,) = found.itertuples()
+    assert maps == {}
+    assert "operation 'layer_norm' in norm (LayerNorm)" in row.reason
+    assert row.score == 0.25
+    assert [row.x1, row.y1, row.x2, row.y2, row.frame_x1, row.frame_y2] == [10, 20, 60, 70, 20, 55]
+    assert np.isnan(row.relevance_in_box)
 
 
 def test_no_crop_gives_empty_outputs(tmp_path, models):

@@ -1,6 +1,7 @@
 """A detection's anchor is found again and explained in the picture's geometry, by shard."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,7 +12,9 @@ from mammoflow import tables
 from mammoflow.detect.infer import detect_images
 from mammoflow.detect.model import Detector, load_detector, save_detector
 from mammoflow.detect.preprocess import letterbox
+from mammoflow.detect.tiles import tile_grid, tile_of
 from mammoflow.errors import DataError, ModelError
+from mammoflow.explain import operations
 from mammoflow.explain.detections import (
     ExplainedPicture,
     choose_detections,
@@ -19,9 +22,10 @@ from mammoflow.explain.detections import (
     explain_detections_shard,
 )
 from mammoflow.explain.engine import Explainer
+from mammoflow.explain.maps import relevance_in_box
 from mammoflow.geometry import Transform
 
-SETTINGS = {"composite": "epsilon_gamma_flat", "gamma": 0.1, "detections_per_shard": 3, "box_edges": False}
+SETTINGS = {"composite": "epsilon", "gamma": 0.1, "detections_per_shard": 3, "box_edges": False}
 HEIGHT, WIDTH, STORED = 96, 60, 4  # picture, and stored pixels a picture pixel
 
 
@@ -90,6 +94,11 @@ def detection_row(number, box, score, digest, finding="lesion", fold=1, image_id
     }
 
 
+def header_of(detector):
+    names = ("architecture", "image_size", "fold", "tiles")
+    return {name: getattr(detector, name) for name in names} | {"classes": list(detector.classes)}
+
+
 def run(tmp_path, models, detections, picture, **changes):
     cv2.imwrite(str(tmp_path / "i1.png"), picture)
     row = image_row(tmp_path / "i1.png") | changes
@@ -125,7 +134,7 @@ def test_a_shards_best_lesions_are_explained(tmp_path, models, picture):
         assert row.score == pytest.approx(scores[row.explained_id], abs=1e-4)
         # the class bias is -1 on every level: logit = what is explained - 1
         assert row.explained_value == pytest.approx(np.log(row.score / (1 - row.score)) + 1, abs=1e-3)
-        assert row.conservation_error < 1e-3
+        assert row.conservation_error < 1e-6  # of the float32 pixels' map, computed in float64
         assert 0 <= row.relevance_on_padding < 1
         assert [row.x1, row.y1, row.x2, row.y2] == [0, 0, WIDTH * STORED, HEIGHT * STORED]
         assert 0 < row.box_area_share < 1
@@ -235,18 +244,29 @@ def test_only_lesions_are_chosen_and_0_means_all():
     assert len(choose_detections(table, 0)) == 5
 
 
-def test_a_detector_of_another_family_is_refused(picture):
-    class Transformer(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = torch.nn.Conv2d(1, 6, 16, 16)
-
-        def forward(self, x):
-            return self.layer(x).flatten(2), torch.zeros(1)
-
-    detector = Detector(Transformer().eval(), "rtdetr-l", ("lesion", "nipple"), 64, 0, "0" * 16)
-    with pytest.raises(ModelError, match=r"rtdetr-l can't be explained.*yolov5"):
+def test_a_detector_of_another_family_is_refused_before_it_runs(picture, monkeypatch):
+    detector = Detector(torch.nn.Conv2d(1, 6, 16, 16).eval(), "frcnn", ("lesion", "nipple"), 128, 0, "0" * 16)
+    monkeypatch.setattr(Explainer, "replay", None)
+    with pytest.raises(ModelError, match=r"frcnn can't be explained.*yolov5"):
         explain_detection(detector, picture, [1, 1, 9, 9])
+
+
+def test_what_has_no_rule_gets_its_row_with_the_reason(tmp_path, models, picture, monkeypatch):
+    detector = load_detector(models[1])
+    frames = detect_images(detector, [picture], 0.05, 0.4)[0]
+    lesions = [
+        (box, score) for box, score, kind in zip(frames.boxes, frames.scores, frames.classes, strict=True) if not kind
+    ]
+    rows = [detection_row(number, *lesion, detector.digest) for number, lesion in enumerate(lesions[:2])]
+    monkeypatch.delitem(operations._HANDLERS, "relu")
+    found, maps = run(tmp_path, models, rows, picture)
+    assert maps == {}
+    assert sorted(found["explained_id"]) == [row["detection_id"] for row in rows]
+    assert found["reason"].str.match(r"relevance can't pass operation 'relu_?' in model\.\S+ \(ReLU\)").all()
+    assert found["explained_value"].isna().all()
+    assert sorted(found["score"]) == pytest.approx(sorted(row["score"] for row in rows))
+    assert found[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == [[0, 0, WIDTH * STORED, HEIGHT * STORED]] * 2
+    assert found["frame_x1"].tolist() == pytest.approx([row["x1"] for row in rows])
 
 
 def test_the_options_reach_the_engine(models, picture):
@@ -273,3 +293,39 @@ def test_a_detection_in_a_tile_is_explained_there_and_lies_in_the_whole_picture(
     assert found.relevance[top:bottom, left:right] == pytest.approx(expected.relevance, abs=1e-7)
     assert np.abs(found.relevance[:top]).sum() == 0
     assert found.value == expected.value
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("tiles", [None, {"size": 64, "overlap": 0.2}])
+def test_the_map_of_a_cropped_mirrored_tiled_picture_lies_in_the_stored_image(
+    tmp_path, models, picture, tiles, mirrored
+):
+    """A stored image of which the training picture shows a part from (100, 40) on, turned around, seen in tiles."""
+    detector = replace(load_detector(models[1]), tiles=tiles)
+    save_detector(models[1], detector.model.state_dict(), header_of(detector))
+    detector = load_detector(models[1])
+    part = (100, 40, 100 + WIDTH * STORED, 40 + HEIGHT * STORED)
+    place = Transform.window(*part, WIDTH, HEIGHT)
+    place = place.mirrored() if mirrored else place
+    frames = detect_images(detector, [picture], 0.05, 0.4)[0]
+    box, score = next(pair for *pair, kind in zip(frames.boxes, frames.scores, frames.classes, strict=True) if not kind)
+    row = detection_row(0, [0, 0, 1, 1], score, detector.digest)
+    row |= dict(zip(("x1", "y1", "x2", "y2"), place.backward(box)[0], strict=True))
+
+    found, maps = run(tmp_path, models, [row], picture, transform=place.to_json())
+
+    (record,) = found.itertuples()
+    assert [record.x1, record.y1, record.x2, record.y2] == pytest.approx(part)
+    (left, top, right, bottom) = tile_of(box, tile_grid(WIDTH, HEIGHT, tiles))
+    alone = explain_detection(
+        replace(detector, tiles=None), np.ascontiguousarray(picture[top:bottom, left:right]),
+        box - np.array([left, top, left, top]), score=score, composite="epsilon",
+    )  # fmt: skip
+    expected = np.zeros((HEIGHT, WIDTH))
+    expected[top:bottom, left:right] = alone.relevance
+    expected = expected[:, ::-1] if mirrored else expected
+    assert record.explained_value == pytest.approx(alone.value)
+    np.testing.assert_allclose(maps[record.map_id], expected, atol=1e-6 * np.abs(expected).max())
+    # the share in the frame, by hand from the stored image's pixels
+    inside = (place.mirrored() if mirrored else place).forward(place.backward(box))
+    assert record.relevance_in_box == pytest.approx(relevance_in_box(maps[record.map_id], inside)[0], rel=1e-5)

@@ -163,27 +163,41 @@ def test_activations_pass_relevance_on(act):
     torch.testing.assert_close(explained.relevance, expected, atol=1e-12, rtol=1e-9)
 
 
+def apart(found, exact):
+    return float((found.double() - exact).abs().max() / exact.abs().max())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "yolo26n"])  # see the next test
-def test_single_precision_is_enough(architecture, network):
+@pytest.mark.parametrize("composite", ["epsilon", "epsilon_gamma_flat"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_map_of_a_float32_model_is_that_of_its_float64_copy(architecture, composite, network):
     double, x, target = network(architecture)
     single, x32, _ = network(architecture, torch.float32)
-    exact, found = relevance(double, x, target), relevance(single, x32, target)
+    exact, found = relevance(double, x, target, composite), relevance(single, x32, target, composite)
     assert found.dtype == torch.float32
-    assert float((found.double() - exact).abs().max() / exact.abs().max()) < 1e-4
+    assert apart(found, exact) < 1e-6
+
+
+IN_SINGLE = [name for name in ARCHITECTURES if name != "yolo26n"]  # whose maps move by 2e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", IN_SINGLE)
+def test_single_precision_is_near_for_the_gamma_composite(architecture, network):
+    double, x, target = network(architecture)
+    single, x32, _ = network(architecture, torch.float32)
+    exact = relevance(double, x, target)
+    assert apart(relevance(single, x32, target, dtype=torch.float32), exact) < 1e-4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "composite"), [("yolov6n", "epsilon"), ("yolo26n", "epsilon_gamma_flat")])
-def test_double_precision_mends_maps_that_rounding_moves(architecture, composite, network):
-    """Pixels rounded to float32 move the map of an otherwise exact computation by more than 1e-4."""
+def test_rounding_of_the_pixels_alone_moves_some_maps(architecture, composite, network):
+    """Why single precision isn't the default: an otherwise exact computation moves by more than 1e-4."""
     double, x, target = network(architecture)
-    single, x32, _ = network(architecture, torch.float32)
     exact = relevance(double, x, target, composite)
     moved = relevance(double, x * (1 + 6e-8 * torch.randn_like(x)), target, composite)
-    assert float((moved - exact).abs().max() / exact.abs().max()) > 1e-4
-    found = relevance(single, x32, target, composite, dtype=torch.float64)
-    assert float((found - exact).abs().max() / exact.abs().max()) < 1e-9
+    assert apart(moved, exact) > 1e-4
 
 
 def test_the_model_is_left_as_it_was(network):

@@ -7,7 +7,7 @@ import pytest
 from mammoflow import tables
 from mammoflow.errors import DataError
 from mammoflow.explain.evaluation import evaluate
-from mammoflow.explain.maps import RelevanceMap, map_row, write_maps
+from mammoflow.explain.maps import RelevanceMap, map_row, row_without_map, write_maps
 from mammoflow.geometry import Transform
 from mammoflow.masks import to_runs
 
@@ -60,11 +60,14 @@ def study(tmp_path):
             tables.write(schema, tables.from_rows(schema, rows), tmp_path / f"{name}.tsv")
         pairs = []
         for map_id, (kind, frame, region, array) in maps.items():
-            explained = RelevanceMap(array.astype(np.float32), 1.0, 0.0, 0.0)
             what = blank(
                 tables.MAPS, map_id=map_id, kind=kind, part="score", explained_id="d1", score=0.5, model_fold=0
             )
             known = {name: what[name] for name in list(tables.MAPS.columns)[:11] if name in what}
+            if array is None:
+                pairs.append((row_without_map("no rule", frame, region, **known), None))
+                continue
+            explained = RelevanceMap(array.astype(np.float32), 1.0, 0.0, 0.0)
             pairs.append((map_row(explained, frame, region, **known), explained.relevance))
         write_maps(pairs, tmp_path / "maps.tsv", tmp_path / "maps.npz")
         evaluate(
@@ -146,6 +149,14 @@ def test_without_masks_a_lesion_is_its_frame_and_muscle_is_unknown(study):
     assert detections.loc["m1", "on_lesion"] == 1
     assert detections.loc["m1", "area_lesion"] == pytest.approx(0.01)
     assert np.isnan(detections.loc["m1", "on_pectoral"])
+
+
+def test_what_has_no_map_keeps_its_row_and_its_reason(study):
+    detections, _ = study({"m1": ("detection", [40, 40, 60, 60], WHOLE, None)})
+    row = detections.loc["m1"]
+    assert (row["flag"], row["reason"], row["overlay_png"]) == ("not_explained", "no rule", "")
+    assert row[["on_lesion", "on_outside", "blob_on_lesion"]].isna().all()
+    assert row["frame_x1"] == 40
 
 
 def test_no_map_gives_empty_tables(study):

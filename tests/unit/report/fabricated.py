@@ -263,7 +263,7 @@ class Maker:
                  **dict(zip(("frame_x1", "frame_y1", "frame_x2", "frame_y2"), box, strict=True)),
                  **dict(on_lesion=0.3, on_border=0.1, on_pectoral=0.05, on_label=0.01, on_outside=0.02),
                  **dict(area_lesion=0.05, area_border=0.2, area_pectoral=0.1, area_label=0.02, area_outside=0.4),
-                 blob_on_lesion=0.6, flag="", x1=region[0], y1=region[1], x2=region[2], y2=region[3],
+                 blob_on_lesion=0.6, flag="", reason="", x1=region[0], y1=region[1], x2=region[2], y2=region[3],
                  overlay_png=str(path))
         )  # fmt: skip
 

@@ -8,6 +8,7 @@ the head's weights.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -80,12 +81,14 @@ def named_composite(name: str, gamma: float = 0.1, epsilon: float = 0.01) -> Com
 
 
 def head_of(model: nn.Module) -> str:
-    """Name of the part that makes the decision: a YOLO's detection head, or else the last layer with weights.
+    """Name of the part that makes the decision: a detection head, or else the last layer with weights.
 
-    Ultralytics models keep their layers in a sequence named ``model``, whose last element, the head, knows its strides.
+    Ultralytics models keep their layers in a sequence named ``model``, whose last element is the head: a YOLO's knows
+    its strides, an RT-DETR's has a decoder.
     """
-    layers = getattr(model, "model", None)
-    if isinstance(layers, nn.Sequential) and hasattr(layers[-1], "stride") and not isinstance(layers[-1], nn.Conv2d):
+    layers: Any = getattr(model, "model", None)
+    last = layers[-1] if isinstance(layers, nn.Sequential) else None
+    if not isinstance(last, nn.Conv2d) and (hasattr(last, "stride") or hasattr(last, "decoder")):
         return f"model.{len(layers) - 1}"
     weighted = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
     names = [name for name, module in model.named_modules() if isinstance(module, weighted)]

@@ -15,9 +15,17 @@ from torch import Tensor
 from mammoflow import tables
 from mammoflow.classify.data import read_crop
 from mammoflow.classify.model import Classifier, load_classifier, predict, preprocess
-from mammoflow.errors import DataError
+from mammoflow.errors import DataError, ModelError
 from mammoflow.explain.engine import Explainer
-from mammoflow.explain.maps import FloatMap, RelevanceMap, map_row, outside_share, to_picture, write_maps
+from mammoflow.explain.maps import (
+    FloatMap,
+    RelevanceMap,
+    map_row,
+    outside_share,
+    row_without_map,
+    to_picture,
+    write_maps,
+)
 from mammoflow.geometry import Transform
 from mammoflow.jobs import progress
 from mammoflow.tables import EXTERNAL_FOLD
@@ -67,7 +75,8 @@ def explain_batch(classifier: Classifier, explainer: Explainer, crops: Sequence[
         return logits[:, malignant] - logits[:, benign]
 
     size = classifier.crop_size
-    explained = explainer.explain(preprocess(crops, size).to(next(classifier.model.parameters())), target)
+    x = preprocess(crops, size).to(next(classifier.model.parameters()).device)
+    explained = explainer.explain(x, target)
     found = []
     for number, crop in enumerate(crops):
         height, width = crop.shape
@@ -92,7 +101,8 @@ def explain_crops(
     """Explain some crops of each fold, of both labels, errors among them.
 
     Crops of external patients, judged by all folds, are explained with the fold model whose probability is nearest to
-    the mean.
+    the mean. Crops of an architecture with an operation that has no rule get their rows all the same, with the reason
+    and without a map.
 
     Parameters
     ----------
@@ -144,7 +154,7 @@ def _choose_of_fold(rows: pd.DataFrame, count: int) -> pd.DataFrame:
 
 def _explained(
     chosen: pd.DataFrame, known: pd.DataFrame, models: Sequence[str | Path], settings: dict[str, Any], device: str
-) -> Iterator[tuple[dict[str, Any], FloatMap]]:
+) -> Iterator[tuple[dict[str, Any], FloatMap | None]]:
     """Row and map of each chosen crop."""
     classifiers = [load_classifier(path, device) for path in models]
     rows: list[Any] = list(chosen.itertuples())
@@ -155,7 +165,12 @@ def _explained(
         explainer = Explainer(classifier.model, settings["composite"], gamma=settings["gamma"])
         for start in range(0, len(mine), BATCH):
             batch = mine[start : start + BATCH]
-            found = explain_batch(classifier, explainer, [pictures[row.crop_id] for row in batch])
+            try:
+                found = explain_batch(classifier, explainer, [pictures[row.crop_id] for row in batch])
+            except ModelError as error:
+                log.warning("%s: %s", batch[0].classifier, error)
+                yield from ((_row_without_map(row, known.loc[row.crop_id], fold, str(error)), None) for row in batch)
+                continue
             for row, crop_map in zip(batch, found, strict=True):
                 yield _row(row, known.loc[row.crop_id], fold, crop_map), crop_map.relevance
 
@@ -184,20 +199,31 @@ def _judges(
 
 
 def _row(row: Any, crop: Any, fold: int, crop_map: CropMap) -> dict[str, Any]:
-    region = [crop.crop_x1, crop.crop_y1, crop.crop_x2, crop.crop_y2]
+    frame, region = _places(crop)
     beyond = outside_share(crop_map.relevance, region, crop.width, crop.height)
-    return map_row(
-        replace(crop_map, on_padding=beyond),
-        [crop.x1, crop.y1, crop.x2, crop.y2],
-        region,
-        dataset=row.dataset,
-        map_id=f"{row.crop_id}-{row.classifier.replace('.', '_')}-fold{fold}",
-        kind="crop",
-        part="score",
-        model=row.classifier,
-        model_fold=fold,
-        image_id=row.image_id,
-        explained_id=row.crop_id,
-        label=row.label,
-        score=crop_map.probability,
-    )
+    what = _what(row, fold) | {"score": crop_map.probability}
+    return map_row(replace(crop_map, on_padding=beyond), frame, region, **what)
+
+
+def _row_without_map(row: Any, crop: Any, fold: int, reason: str) -> dict[str, Any]:
+    return row_without_map(reason, *_places(crop), **_what(row, fold), score=row.probability)
+
+
+def _places(crop: Any) -> tuple[list[float], list[float]]:
+    """Frame and region of a crop, pixels of the stored image."""
+    return [crop.x1, crop.y1, crop.x2, crop.y2], [crop.crop_x1, crop.crop_y1, crop.crop_x2, crop.crop_y2]
+
+
+def _what(row: Any, fold: int) -> dict[str, Any]:
+    """Columns of `mammoflow.tables.MAPS` that say what was explained."""
+    return {
+        "dataset": row.dataset,
+        "map_id": f"{row.crop_id}-{row.classifier.replace('.', '_')}-fold{fold}",
+        "kind": "crop",
+        "part": "score",
+        "model": row.classifier,
+        "model_fold": fold,
+        "image_id": row.image_id,
+        "explained_id": row.crop_id,
+        "label": row.label,
+    }

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from mammoflow import boxes, tables
 from mammoflow.boxes import Boxes
-from mammoflow.detect.model import Detector, load_detector
+from mammoflow.detect.model import Detector, is_rtdetr, load_detector
 from mammoflow.detect.preprocess import letterbox
 from mammoflow.detect.shard import read_picture
 from mammoflow.detect.tiles import Tile, tile_grid, tile_of
 from mammoflow.errors import DataError, ModelError
 from mammoflow.explain.engine import Explainer, Target
-from mammoflow.explain.maps import FloatMap, RelevanceMap, map_row, to_picture, write_maps
+from mammoflow.explain.maps import EDGES, FloatMap, RelevanceMap, map_row, row_without_map, to_picture, write_maps
 from mammoflow.geometry import Transform
 from mammoflow.jobs import progress
 from mammoflow.tables import MAP_PARTS
@@ -33,7 +33,7 @@ log = logging.getLogger("mammoflow")
 
 @dataclass(frozen=True)
 class Anchor:
-    """An anchor of a detector: its number, its class's number, the score it gave and its IoU with the detection."""
+    """An anchor of a YOLO or a query of an RT-DETR: its number, its class's, the score it gave, its frame's IoU."""
 
     index: int
     category: int
@@ -69,7 +69,7 @@ class ExplainedPicture:
     Raises
     ------
     ModelError
-        The detector's output isn't that of an Ultralytics YOLO head.
+        The detector's head isn't that of an Ultralytics YOLO or RT-DETR.
     """
 
     def __init__(
@@ -83,23 +83,24 @@ class ExplainedPicture:
         self._detector = detector
         self._height, self._width = image.shape
         left, top, right, bottom = tile or (0, 0, self._width, self._height)
+        square = square or is_rtdetr(detector.architecture)
         x, step = letterbox(image[top:bottom, left:right], detector.image_size, square)
         self._letterbox = Transform(1.0, 1.0, float(-left), float(-top), right - left, bottom - top).then(step)
         self._input = tuple(x.shape[-2:])
-        weight = next(detector.model.parameters())
-        self._replay = explainer.replay(x.to(weight))
-        if not isinstance(self._replay.output, tuple) or class_logits(self._replay.output) is None:
-            raise ModelError(
-                f"detections of {detector.architecture} can't be explained: its output isn't that of a YOLO head; "
-                "explain yolov5*, yolov6*, yolov8* or yolo11*"
-            )
         self._biases = class_biases(detector.model)
+        if not self._biases.size:  # told before the forward pass, which is slow for other families
+            raise ModelError(
+                f"detections of {detector.architecture} can't be explained: its head isn't that of a YOLO or RT-DETR; "
+                "explain yolov5*, yolov6*, yolov8*, yolo11* or rtdetr-*"
+            )
+        self._replay = explainer.replay(x.to(next(detector.model.parameters()).device))
+        self._decoded = decoded(self._replay.output, self._input)
 
     @cached_property
     def frames(self) -> Boxes:
         """Frame of every anchor in the picture's pixels, cut at its border, (A, 4)."""
-        decoded = self._replay.output[0][0, :4].detach().double().cpu().numpy().T
-        corners = np.hstack([decoded[:, :2] - decoded[:, 2:] / 2, decoded[:, :2] + decoded[:, 2:] / 2])
+        centre, side = self._decoded[:2].T, self._decoded[2:4].T
+        corners = np.hstack([centre - side / 2, centre + side / 2])
         return boxes.clip(self._letterbox.backward(corners), self._width, self._height)
 
     def find(self, box: ArrayLike, finding: str, score: float | None = None) -> Anchor:
@@ -126,7 +127,7 @@ class ExplainedPicture:
                 f"finding '{finding}' is no class of the detector; it has {', '.join(self._detector.classes)}"
             )
         category = self._detector.classes.index(finding)
-        scores = self._replay.output[0][0, 4 + category].detach().double().cpu().numpy()
+        scores = self._decoded[4 + category]
         overlaps = boxes.iou(self.frames, box)[:, 0]
         likeness = overlaps if score is None else overlaps - np.abs(scores - score)
         index = int(np.argmax(likeness))
@@ -161,26 +162,27 @@ class ExplainedPicture:
 
     def _score(self, anchor: Anchor) -> Target:
         bias = self._biases[anchor.category][self.level(anchor.index)]
-        return lambda output: class_logits(output)[:, anchor.category, anchor.index] - bias  # type: ignore[index]
+        return lambda output: class_logits(output)[:, anchor.category, anchor.index] - bias
 
     def _edge(self, anchor: Anchor, part: str) -> Target:
         head = head_of_detector(self._detector.model)
-        raw = self._replay.output[1].get("boxes")
-        distances = getattr(head, "reg_max", 1)
-        if raw is None or distances < 2:
+        raw, distances = self._replay.output[1], getattr(head, "reg_max", 1)
+        if distances < 2 or raw.get("boxes") is None:
             raise ModelError(
                 f"edges of {self._detector.architecture}'s frames can't be explained: its head has no distributions of "
                 "distances; leave explain.box_edges out"
             )
         rows = slice(*(np.array([0, 1]) + MAP_PARTS[1:].index(part)) * distances)
-        share = raw[0, rows, anchor.index].detach().softmax(0)
+        share = raw["boxes"][0, rows, anchor.index].detach().softmax(0)
         steps = torch.arange(distances, dtype=share.dtype, device=share.device)
         weight = share * (steps - (share * steps).sum())
         bias = (weight * head.cv2[self.level(anchor.index)][-1].bias.detach()[rows]).sum()
         return lambda output: (output[1]["boxes"][:, rows, anchor.index] * weight).sum(1) - bias
 
     def level(self, index: int) -> int:
-        """Feature level (P3, P4, P5 as 0, 1, 2) of an anchor."""
+        """Feature level (P3, P4, P5 as 0, 1, 2) of an anchor; 0 of a query, which reads all of them."""
+        if self._biases.shape[1] == 1:
+            return 0
         strides = head_of_detector(self._detector.model).stride.tolist()
         counts = [round(self._input[0] / stride) * round(self._input[1] / stride) for stride in strides]
         return int(np.searchsorted(np.cumsum(counts), index, side="right"))
@@ -191,16 +193,35 @@ def head_of_detector(model: Any) -> Any:
     return model.model[-1]
 
 
-def class_logits(output: Any) -> Tensor | None:
-    """Class scores before the sigmoid, (N, classes, anchors), of the head that made the dense output."""
-    raw = output[1]
-    raw = raw.get("one2many", raw) if isinstance(raw, dict) else {}
-    return raw.get("scores")
+def class_logits(output: Any) -> Tensor:
+    """Class scores before the sigmoid, (N, classes, anchors or queries), of the head that made the dense output."""
+    if isinstance(output[1], dict):
+        return output[1].get("one2many", output[1])["scores"]
+    return output[1][1][-1].transpose(1, 2)
+
+
+def decoded(output: Any, size: tuple[int, ...]) -> NDArray[np.float64]:
+    """Centre x, y, width and height in pixels of an input of `size` (H, W), and class scores, of every frame.
+
+    Returns
+    -------
+    (4 + classes, anchors or queries) array of the first sample.
+    """
+    if isinstance(output[1], dict):
+        return output[0][0].detach().double().cpu().numpy()
+    scores = class_logits(output)[0].detach().double().sigmoid().cpu().numpy()
+    places = output[1][0][-1][0].detach().double().cpu().numpy() * [size[1], size[0], size[1], size[0]]
+    return np.vstack([places.T, scores])
 
 
 def class_biases(model: torch.nn.Module) -> NDArray[np.float64]:
-    """Bias of each class at each feature level, (classes, levels): the score before the sigmoid of a blank feature."""
-    levels = [branch[-1].bias.detach().double().cpu().numpy() for branch in getattr(head_of_detector(model), "cv3", [])]
+    """Bias of each class at each feature level, (classes, levels): the score before the sigmoid of a blank feature.
+
+    One column of an RT-DETR, that of its last decoder layer; none of other families.
+    """
+    head = head_of_detector(model) if hasattr(model, "model") else model
+    last = [branch[-1] for branch in getattr(head, "cv3", [])] or list(getattr(head, "dec_score_head", []))[-1:]
+    levels = [layer.bias.detach().double().cpu().numpy() for layer in last]
     return np.stack(levels, axis=1) if levels else np.zeros((0, 0))
 
 
@@ -252,7 +273,8 @@ def explain_detections_shard(
 ) -> None:
     """Explain a shard's lesion detections of the highest scores.
 
-    A detection that an ensemble made is explained with the fold model whose own frame agrees best with it.
+    A detection that an ensemble made is explained with the fold model whose own frame agrees best with it. One of an
+    architecture with an operation that has no rule gets its row all the same, with the reason and without a map.
 
     Parameters
     ----------
@@ -290,13 +312,18 @@ def choose_detections(detections: pd.DataFrame, count: int) -> pd.DataFrame:
 
 def _explained(
     chosen: pd.DataFrame, pictures: pd.DataFrame, models: Sequence[str | Path], settings: dict[str, Any], device: str
-) -> Iterator[tuple[dict[str, Any], FloatMap]]:
+) -> Iterator[tuple[dict[str, Any], FloatMap | None]]:
     """Row and map of each part of each chosen detection."""
     ensemble = _Ensemble(models, settings, device)
     parts = MAP_PARTS if settings["box_edges"] else MAP_PARTS[:1]
     rows: Iterator[Any] = chosen.itertuples()
     for detection in progress(rows, len(chosen), "detections"):
-        yield from ensemble.explain(detection, pictures.loc[detection.image_id], parts)
+        image = pictures.loc[detection.image_id]
+        try:
+            yield from ensemble.explain(detection, image, parts)
+        except ModelError as error:
+            log.warning("%s: %s", detection.detection_id, error)
+            yield ensemble.row_without_map(detection, image, str(error)), None
 
 
 class _Ensemble:
@@ -341,7 +368,14 @@ class _Ensemble:
             )
         return [known[digest] for digest in digests]
 
-    def explain(self, detection: Any, image: Any, parts: Sequence[str]) -> Iterator[tuple[dict[str, Any], FloatMap]]:
+    def row_without_map(self, detection: Any, image: Any, reason: str, part: str = "score") -> dict[str, Any]:
+        """Row of a detection that can't be explained."""
+        fold = self.judges(detection)[0]
+        region = Transform.from_json(image["transform"]).backward([0, 0, self.picture.shape[1], self.picture.shape[0]])
+        what = _what(detection, fold, part) | {"score": detection.score}
+        return row_without_map(reason, [getattr(detection, edge) for edge in EDGES], region, **what)
+
+    def explain(self, detection: Any, image: Any, parts: Sequence[str]) -> list[tuple[dict[str, Any], FloatMap | None]]:
         """Explain one detection: a row of the table and a map for each of `parts`."""
         self.look_at(image)
         transform = Transform.from_json(image["transform"])
@@ -356,26 +390,32 @@ class _Ensemble:
         height, width = self.picture.shape
         mirrored = transform.scale_x < 0
         region = transform.backward([0, 0, width, height])
+        rows: list[tuple[dict[str, Any], FloatMap | None]] = []
         for part in parts:
-            explained = self.replay(fold, box).explain(found[fold], part)
+            try:
+                explained = self.replay(fold, box).explain(found[fold], part)
+            except ModelError as error:  # an edge without a rule takes nothing from the score's map
+                log.warning("%s: %s", detection.detection_id, error)
+                rows.append((self.row_without_map(detection, image, str(error), part), None))
+                continue
             if mirrored:  # a map lies as the stored image does
                 explained = replace(explained, relevance=explained.relevance[:, ::-1])
-            suffix = "" if part == "score" else f"-{part}"
-            yield (
-                map_row(
-                    explained,
-                    [detection.x1, detection.y1, detection.x2, detection.y2],
-                    region,
-                    dataset=detection.dataset,
-                    map_id=f"{detection.detection_id}-fold{fold}{suffix}",
-                    kind="detection",
-                    part=part,
-                    model=detection.detector,
-                    model_fold=fold,
-                    image_id=detection.image_id,
-                    explained_id=detection.detection_id,
-                    label=detection.finding,
-                    score=found[fold].score,
-                ),
-                explained.relevance,
-            )
+            what = _what(detection, fold, part) | {"score": found[fold].score}
+            frame = [getattr(detection, edge) for edge in EDGES]
+            rows.append((map_row(explained, frame, region, **what), explained.relevance))
+        return rows
+
+
+def _what(detection: Any, fold: int, part: str) -> dict[str, Any]:
+    """Columns of `mammoflow.tables.MAPS` that say what was explained."""
+    return {
+        "dataset": detection.dataset,
+        "map_id": f"{detection.detection_id}-fold{fold}{'' if part == 'score' else f'-{part}'}",
+        "kind": "detection",
+        "part": part,
+        "model": detection.detector,
+        "model_fold": fold,
+        "image_id": detection.image_id,
+        "explained_id": detection.detection_id,
+        "label": detection.finding,
+    }

@@ -162,6 +162,11 @@ def _evaluated(
         for row in rows:
             if current is None or current.image.image_id != row.image_id:
                 current = Shown(images[row.image_id], float(spacing.get(row.image_id, np.nan)), truth)
+            if row.reason:
+                nothing = dict.fromkeys(tables.RELEVANCE.columns, float("nan"))
+                words = {"lesion_type": "", "flag": "not_explained", "overlay_png": ""}
+                yield nothing | row._asdict() | words
+                continue
             path = overlays / f"{row.map_id}.png"
             figures = shares(row, arrays[row.map_id], current)
             _draw(row, arrays[row.map_id], current, path)

@@ -127,7 +127,7 @@ def randomise(model: nn.Module, stage: str, x: Tensor, seed: int) -> None:
     stage : one of `STAGES`.
     x : inputs, (N, ...), for the statistics.
     """
-    layers = [(name, module) for name, module in model.named_modules() if hasattr(module, "reset_parameters")]
+    layers = [(name, module) for name, module in model.named_modules() if _reset(module) is not None]
     head = head_of(model)
     in_head = [name == head or name.startswith(f"{head}.") for name, _ in layers]
     first = {"head": len(layers), "upper_half": len(layers) // 2, "all": 0}[stage]
@@ -136,7 +136,7 @@ def randomise(model: nn.Module, stage: str, x: Tensor, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in chosen:
-            module.reset_parameters()
+            _reset(module)()
     for norm, _ in kept:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean
@@ -146,6 +146,12 @@ def randomise(model: nn.Module, stage: str, x: Tensor, seed: int) -> None:
     for norm, momentum in kept:
         norm.momentum = momentum
         norm.eval()
+
+
+def _reset(module: Any) -> Any:
+    """Return what gives a layer new weights; None of modules without weights of their own."""
+    own = "_reset_parameters" if isinstance(module, nn.MultiheadAttention) else "reset_parameters"
+    return getattr(module, own, None)
 
 
 def noisy(cases: Cases, seed: int) -> Tensor:

@@ -141,15 +141,26 @@ def map_row(explained: RelevanceMap, frame: ArrayLike, region: ArrayLike, **what
         "relevance_on_padding": explained.on_padding,
         **dict(zip((f"frame_{edge}" for edge in EDGES), framed, strict=True)),
         **dict(zip(EDGES, covers, strict=True)),
+        "reason": "",
     }
 
 
-def write_maps(found: Iterable[tuple[dict[str, Any], FloatMap]], table: str | Path, maps: str | Path) -> int:
-    """Write rows of `mammoflow.tables.MAPS` in the order of ``map_id``, and their arrays; return how many."""
+def row_without_map(reason: str, frame: ArrayLike, region: ArrayLike, **what: Any) -> dict[str, Any]:
+    """Return a row of `mammoflow.tables.MAPS` for what can't be explained, with the reason; see `map_row`."""
+    nothing = dict.fromkeys(tables.MAPS.columns, float("nan"))
+    framed: list[float] = as_boxes(frame)[0].tolist()
+    covers: list[float] = as_boxes(region)[0].tolist()
+    edges = dict(zip((*(f"frame_{edge}" for edge in EDGES), *EDGES), (*framed, *covers), strict=True))
+    return {**nothing, **what, **edges, "reason": reason}
+
+
+def write_maps(found: Iterable[tuple[dict[str, Any], FloatMap | None]], table: str | Path, maps: str | Path) -> int:
+    """Write rows of `mammoflow.tables.MAPS` in the order of ``map_id``, and their arrays; return how many of those."""
     pairs = sorted(found, key=lambda pair: pair[0]["map_id"])
-    save_maps(maps, {row["map_id"]: array for row, array in pairs})
+    arrays = {row["map_id"]: array for row, array in pairs if array is not None}
+    save_maps(maps, arrays)
     tables.write(tables.MAPS, tables.from_rows(tables.MAPS, [row for row, _ in pairs]), table)
-    return len(pairs)
+    return len(arrays)
 
 
 def outside_share(relevance: FloatMap, region: ArrayLike, width: int, height: int) -> float:

@@ -188,16 +188,55 @@ class Propagation(TorchFunctionMode):
         scores = self.product(torch.matmul, query * scale, key.transpose(-2, -1))
         return self.product(torch.matmul, self.softmax(scores, -1), value)
 
+    def attend_in_heads(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        embed_dim_to_check: int,
+        num_heads: int,
+        in_proj_weight: Tensor | None,
+        in_proj_bias: Tensor | None,
+        bias_k: Tensor | None,
+        bias_v: Tensor | None,
+        add_zero_attn: bool,
+        dropout_p: float,
+        out_proj_weight: Tensor,
+        out_proj_bias: Tensor | None,
+        training: bool = True,
+        **options: Any,
+    ) -> tuple[Tensor, None]:
+        """`torch.nn.MultiheadAttention`, whose sequences come first, (L, N, C), step by step."""
+        refused = (bias_k, bias_v, options.get("key_padding_mask"), options.get("attn_mask"))
+        if in_proj_weight is None or any(each is not None for each in refused) or add_zero_attn or query.ndim != 3:
+            raise ModelError(
+                self.unsupported("multi_head_attention_forward with masks or other than its usual weights")
+            )
+        if training and dropout_p:
+            raise ModelError(self.unsupported("multi_head_attention_forward in training"))
+        biases = (None, None, None) if in_proj_bias is None else in_proj_bias.chunk(3)
+        heads = [
+            self.affine(F.linear, part.transpose(0, 1), weight, bias).unflatten(2, (num_heads, -1)).transpose(1, 2)
+            for part, weight, bias in zip((query, key, value), in_proj_weight.chunk(3), biases, strict=True)
+        ]
+        mixed = self.attend(*heads).transpose(1, 2).flatten(2)
+        return self.affine(F.linear, mixed, out_proj_weight, out_proj_bias).transpose(0, 1), None
+
+    def sample(self, input: Tensor, grid: Tensor, *options: Any, **named: Any) -> Tensor:
+        """Sample a picture, which is linear in it; the places are taken as constants, as CP-LRP takes attention."""
+        if self.explainer.attention != "cp" and _carries(grid):
+            raise ModelError(self.unsupported("grid_sample at places that depend on the input, unless by CP-LRP,"))
+        return F.grid_sample(input, grid.detach(), *options, **named)
+
     def product(self, func: Callable[[Any, Any], Tensor], first: Any, second: Any) -> Tensor:
         """Share a product's relevance equally between factors that both depend on the input."""
         out = func(first, second)
         return Half.apply(out) if _carries(first) and _carries(second) else out
 
     def quotient(self, input: Any, other: Any) -> Tensor:
-        """Division by a constant."""
-        if _carries(other):
-            raise ModelError(self.unsupported("div by a value that depends on the input"))
-        return torch.div(input, other)
+        """Division by a constant; by another value it can be looked at, not explained."""
+        out = torch.div(input, other)
+        return self.refused("div by a value that depends on the input", out) if _carries(other) else out
 
     def add(self, input: Any, other: Any, *, alpha: float = 1) -> Tensor:
         """Sum; a summand that doesn't depend on the input is a constant of the ledger."""
@@ -295,7 +334,7 @@ def _reversed(handler: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 # In-place forms become out of place: a result is used by the name it is assigned to. `Explainer` compares the explained
 # value with the untouched model's, which tells when a model relies on the old name instead.
-_HANDLERS: dict[str, Callable[..., Tensor]] = {
+_HANDLERS: dict[str, Callable[..., Any]] = {
     "relu": _relu,
     "relu_": _relu,
     "silu": _silu,
@@ -305,6 +344,8 @@ _HANDLERS: dict[str, Callable[..., Tensor]] = {
     "leaky_relu_": _leaky_relu,
     "softmax": Propagation.softmax,
     "scaled_dot_product_attention": Propagation.attend,
+    "multi_head_attention_forward": Propagation.attend_in_heads,
+    "grid_sample": Propagation.sample,
     "matmul": lambda mode, a, b: mode.product(torch.matmul, a, b),
     "__matmul__": lambda mode, a, b: mode.product(torch.matmul, a, b),
     "__rmatmul__": lambda mode, a, b: mode.product(torch.matmul, b, a),

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from mammoflow import tables
 from mammoflow.classify.data import read_crop
 from mammoflow.classify.model import Classifier, load_classifier, preprocess
-from mammoflow.detect.model import Detector, load_detector
+from mammoflow.detect.model import Detector, is_rtdetr, load_detector
 from mammoflow.detect.preprocess import letterbox
 from mammoflow.detect.shard import read_picture
 from mammoflow.detect.tiles import tile_grid, tile_of
+from mammoflow.errors import ModelError
 from mammoflow.explain.detections import ExplainedPicture, class_logits, head_of_detector
 from mammoflow.explain.engine import Explainer
 from mammoflow.explain.faithfulness import STAGES, measure, noisy, randomise
@@ -49,7 +50,8 @@ def try_detector(
     settings : section `explain` of the config.
     device : ``cpu`` or ``cuda``.
     threads : CPU threads.
-    table : table of `mammoflow.tables.FAITHFULNESS` to write; empty when nothing was detected.
+    table : table of `mammoflow.tables.FAITHFULNESS` to write; empty when nothing was detected or the architecture can't
+        be explained.
     """
     torch.set_num_threads(threads)
     found = tables.read_all(tables.DETECTIONS, detections)
@@ -61,8 +63,11 @@ def try_detector(
     if len(chosen):
         fold = int(chosen["model_fold"].iloc[0])
         own, other = (load_detector(models[each % len(models)], device) for each in (fold, fold + 1))
-        cases, others = (_detector_cases(detector, chosen) for detector in (own, other))
-        rows = _tried(cases, others, chosen, settings, "detection", own.architecture, fold, "detection_id")
+        try:
+            cases, others = (_detector_cases(detector, chosen) for detector in (own, other))
+            rows = _tried(cases, others, chosen, settings, "detection", own.architecture, fold, "detection_id")
+        except ModelError as error:  # the maps' rows hold the reason
+            log.warning("%s isn't tried: %s", own.architecture, error)
     tables.write(tables.FAITHFULNESS, tables.from_rows(tables.FAITHFULNESS, rows), table)
     log.info("%d detections tried", len(chosen))
 
@@ -99,7 +104,10 @@ def try_classifier(
         own, other = (load_classifier(models[each % len(models)], device) for each in (fold, fold + 1))
         cases, others = (_classifier_cases(classifier, chosen) for classifier in (own, other))
         architecture = str(chosen["classifier"].iloc[0])
-        rows = _tried(cases, others, chosen, settings, "crop", architecture, fold, "crop_id")
+        try:
+            rows = _tried(cases, others, chosen, settings, "crop", architecture, fold, "crop_id")
+        except ModelError as error:
+            log.warning("%s isn't tried: %s", architecture, error)
     tables.write(tables.FAITHFULNESS, tables.from_rows(tables.FAITHFULNESS, rows), table)
     log.info("%d crops tried", len(chosen))
 
@@ -111,7 +119,15 @@ def _of_one_fold(ranked: pd.DataFrame, fold: str, settings: dict[str, Any]) -> p
 
 
 def _detector_cases(detector: Detector, chosen: pd.DataFrame) -> Cases:
-    """Cases of a detector: for each detection the anchor whose frame is most like it."""
+    """Cases of a detector: for each detection the anchor whose frame is most like it.
+
+    Raises
+    ------
+    ModelError
+        The detector can't be explained, or its answers can't be followed from a picture to the perturbed one.
+    """
+    if is_rtdetr(detector.architecture):
+        raise ModelError("an RT-DETR numbers its queries anew in every picture, so none can be followed to another one")
     explainer = Explainer(detector.model, "epsilon")
     inputs, framed, categories, anchors, cameras = [], [], [], [], []
     head = head_of_detector(detector.model)
@@ -133,10 +149,8 @@ def _detector_cases(detector: Detector, chosen: pd.DataFrame) -> Cases:
     category, anchor_index = (torch.tensor(values, device=weight.device) for values in (categories, anchors))
 
     def select(output: Any, numbers: Tensor) -> Tensor:
-        scores = class_logits(output)
-        assert scores is not None
         samples = torch.arange(len(numbers), device=numbers.device)
-        return scores[samples, category[numbers], anchor_index[numbers]]
+        return class_logits(output)[samples, category[numbers], anchor_index[numbers]]
 
     return Cases(detector.model, torch.cat(inputs).to(weight), select, np.array(framed), tuple(cameras))
 

@@ -1,16 +1,28 @@
 """Which ways to explain can be trusted: each beside a control blob and a random map, and a verdict in words.
 
 Nothing is called good for what a blob reaches that never looked at the model.
+
+    python -m mammoflow.report.faithfulness [RESULTS]
+
+prints the table of docs/explanations.md for the study whose results are in RESULTS (default: results).
 """
 
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from mammoflow import tables
+from mammoflow.errors import DataError, MammoflowError
 from mammoflow.report.bootstrap import Resamples
 from mammoflow.report.study import Study
 
 BLOB, RANDOM = "control_blob", "control_random"
+_TITLES = {BLOB: "control: blob at the frame", RANDOM: "control: random"}
 FIGURES = [
     "deletion",
     "insertion",
@@ -22,6 +34,10 @@ FIGURES = [
     "randomised_upper_half",
     "randomised_all",
 ]
+HEADER = (
+    "| model | method | deletion | insertion | mass in the frame | pointing | noise | other fold's model "
+    "| randomised: head / upper half / all | |\n|---|---|---|---|---|---|---|---|---|---|"
+)
 DEPENDENT = 0.75  # |Pearson| with the map of a randomised model: above, the map hardly depends on the weights
 STABLE = 0.5  # |Pearson| with the map of the same picture with a little noise
 
@@ -30,9 +46,8 @@ def measure(study: Study) -> list[dict[str, Any]]:
     """One entry per kind of map, architecture and method, controls first."""
     entries = []
     for (kind, model), rows in study.faithfulness.groupby(["kind", "model"]):
-        names = [BLOB, RANDOM, *(name for name in rows["method"].unique() if name not in (BLOB, RANDOM))]
         means = rows.groupby("method")[FIGURES].mean()
-        for method in names:
+        for method in _methods(rows):
             of_method = rows[rows["method"] == method]
             entries.append(
                 {
@@ -45,6 +60,11 @@ def measure(study: Study) -> list[dict[str, Any]]:
                 }
             )
     return entries
+
+
+def _methods(rows: pd.DataFrame) -> list[str]:
+    """Methods of one model's rows, controls first."""
+    return [BLOB, RANDOM, *(str(name) for name in rows["method"].unique() if name not in (BLOB, RANDOM))]
 
 
 def _rate(study: Study, rows: pd.DataFrame, figure: str) -> dict[str, Any]:
@@ -95,3 +115,46 @@ def verdict(method: str, means: pd.DataFrame) -> dict[str, Any]:
         better = row["deletion"] < means.at[BLOB, "deletion"]
         said.append(f"{'better' if better else 'no better'} at deletion than the blob")
     return {"passes": all(bool(passed) for _, passed, _, _ in checks), "text": ", ".join(said)}
+
+
+def markdown(rows: pd.DataFrame) -> str:
+    """Table of docs/explanations.md from rows of `mammoflow.tables.FAITHFULNESS`."""
+    lines = [HEADER]
+    for (_, name), of_model in rows.groupby(["kind", "model"], sort=False):
+        means = of_model.groupby("method")[FIGURES].mean()
+        for method in _methods(of_model):
+            row: list[float] = means[FIGURES].T[method].tolist()
+            figures = ["" if np.isnan(mean) else f"{mean:.2f}" for mean in row]
+            randomised = " / ".join(figures[-3:]) if any(figures[-3:]) else ""
+            said = {None: "", True: "passes", False: "fails"}[verdict(method, means)["passes"]]
+            cells = [str(name), _TITLES.get(method, f"`{method}`"), *figures[:-3], randomised, said]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table of a study's trials.
+
+    Raises
+    ------
+    DataError
+        The study made none.
+    """
+    parser = argparse.ArgumentParser(description="Print the faithfulness table of a study in Markdown.")
+    parser.add_argument("results", nargs="?", type=Path, default=Path("results"), metavar="RESULTS")
+    results = parser.parse_args(arguments).results
+    kinds = ("detections/*.tsv", "crops/*/*.tsv")
+    found = [path for kind in kinds for path in sorted((results / "explain" / "faithfulness").glob(kind))]
+    if not found:
+        raise DataError(
+            f"{results}: no table in explain/faithfulness; give results of a study with "
+            "explain.faithfulness.images above 0"
+        )
+    print(markdown(tables.read_all(tables.FAITHFULNESS, found)))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except MammoflowError as error:
+        sys.exit(f"{type(error).__name__}: {error}")

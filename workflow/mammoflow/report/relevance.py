@@ -36,6 +36,7 @@ def _none(study: Study) -> pd.DataFrame:
 
 def _summary(study: Study, rows: pd.DataFrame) -> dict[str, Any]:
     patients = Resamples.draw(rows["patient_key"], study.settings["report"]["bootstrap"], study.settings["seed"])
+    refused, rows = rows[rows["reason"] != ""], rows[rows["reason"] == ""]
     errors = rows["conservation_error"].dropna()
     return {
         "maps": len(rows),
@@ -44,6 +45,8 @@ def _summary(study: Study, rows: pd.DataFrame) -> dict[str, Any]:
         "conservation_error_highest": _two_digits(errors.max()) if len(errors) else None,
         "flagged": int((rows["flag"] == "outside_breast").sum()),
         "without_relevance": int((rows["flag"] == "no_relevance").sum()),
+        "not_explained": len(refused),
+        "reasons": sorted(refused["reason"].unique()),
         "by_lesion_type": [
             {
                 "lesion_type": str(lesion_type),

@@ -108,7 +108,8 @@ def rules(study: Study) -> dict[str, str]:
             "A method passes when its maps change with the weights of the model's upper half (|Pearson| near the frame "
             f"below {DEPENDENT:g}), stay under a little noise (above {STABLE:g}) and pick pixels whose loss lowers the "
             "explained number more than those of a random map. Deletion and insertion go from an eighth of to twice "
-            "the frame's area. Few images: differences of a few hundredths mean nothing."
+            "the frame's area. Few images: differences of a few hundredths mean nothing. RT-DETR isn't tried: it "
+            "numbers its queries anew in every picture, so none can be followed to a perturbed one."
         ),
         "interval": (
             f"95 % percentile intervals of {resamples} resamples of patients; null when fewer than half of them give a"
