@@ -21,6 +21,7 @@ from pydicom.uid import (
 )
 
 from mammoflow.errors import RenderError
+from mammoflow.images.buffers import empty
 from mammoflow.images.codestreams import picture_size
 from mammoflow.images.decoders import DECODERS, decode
 from mammoflow.images.huffman import TruncatedStream
@@ -136,7 +137,7 @@ def _element(stream: BinaryIO, syntax: UID) -> Element:
         raise RenderError("no_pixel_data", "empty pixel data")
     if length != UNDEFINED and length > left:
         raise RenderError("truncated_pixel_data", f"{left} bytes of pixels, {length} are announced")
-    data = np.empty(left if length == UNDEFINED else length, np.uint8)
+    data = empty((left if length == UNDEFINED else length,), np.uint8)
     if stream.readinto(data.data) != data.size:  # type: ignore[attr-defined]
         raise RenderError("truncated_pixel_data", "the file became shorter while it was read")
     return Element(vr, length == UNDEFINED, data)
