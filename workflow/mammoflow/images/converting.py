@@ -207,10 +207,9 @@ def _write_master(stored: Stored, path: Path, settings: dict[str, Any]) -> dict[
 def write_picture(path: Path, picture: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
     """Write a grey picture as a one-channel PNG or, by its suffix, 8-bit JPEG, whole or not at all."""
     if path.suffix == ".png":
-        encoded = encode_png(picture)
+        write_bytes(path, encode_png(picture))
     else:
-        encoded = cv2.imencode(path.suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-    write_bytes(path, encoded)
+        write_bytes(path, cv2.imencode(path.suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].data)
 
 
 def _made(record: Record) -> dict[str, Any]:
