@@ -138,9 +138,9 @@ def rendered(monkeypatch):
     """Names of the files that are read, in the order of reading."""
     names = []
 
-    def counting(path):
+    def counting(path, decoders):
         names.append(path.name)
-        return read_stored(path)
+        return read_stored(path, decoders)
 
     monkeypatch.setattr(converting, "read_stored", counting)
     return names

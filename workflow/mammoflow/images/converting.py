@@ -15,6 +15,7 @@ from mammoflow import tables
 from mammoflow.errors import RenderError
 from mammoflow.files import write_bytes
 from mammoflow.images.burned_in import without_labels
+from mammoflow.images.gpu import decoders
 from mammoflow.images.kept import Kept
 from mammoflow.images.masters import master_table
 from mammoflow.images.png import encode_png
@@ -189,7 +190,7 @@ def side_flag(image_laterality: str, record: Record) -> str:
 
 def _render(image: ShardImage, target: Target) -> tuple[NDArray[np.uint8], Record, dict[str, Any]]:
     """Draw an image, and write its master when asked for; the stored values are let go before anything is encoded."""
-    stored = read_stored(image.file)
+    stored = read_stored(image.file, decoders(target.settings.get("jpeg2000", "cpu")))
     stored = without_labels(stored) if target.mask_labels else stored
     picture, record = draw(stored, target.window, image.machine)
     path = target.pictures / MASTERS_DIRECTORY / f"{image.image_id}.png"

@@ -1,7 +1,7 @@
 """Deflate (RFC 1951) for filtered pixels, compiled: one Huffman code for all, and runs of zeros as the only matches.
 
-Noise repeats nothing, so a search for matches only costs time; air is runs. Six times as fast as ISA-L's level 1, and
-smaller by a tenth to a sixth (docs/performance.md). Any inflate reads the result.
+Noise repeats nothing, so a search for matches only costs time; air is runs. On large mammograms it takes a third (8
+bits) to half (16 bits) of the time of ISA-L's level 1, and the result, which any inflate reads, is smaller.
 """
 
 from typing import Any
