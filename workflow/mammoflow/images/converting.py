@@ -33,7 +33,7 @@ TRAINING_DIRECTORY = "train"
 MASTERS_DIRECTORY = "masters"
 MASTERS_TABLE = "masters.tsv"
 INDEXED = ("image_id", "patient_key", "machine", "image_laterality")
-SIDE_DISAGREES = "side_disagrees"
+SIDE_DISAGREES, REPEATED = "side_disagrees", "repeated_pixels"
 
 
 class ShardImage(NamedTuple):
@@ -103,12 +103,21 @@ def convert_shard(
     convert = partial(converted_or_kept, target=target, kept=store)
     with ThreadPoolExecutor(workers) as pool:
         made = list(progress(pool.map(convert, images), len(images), f"images of {dataset['name']} {shard}"))
-    rows = [row for row, _ in made]
+    rows = _with_repeated([row for row, _ in made])
     _tell(rows, sum(reused for _, reused in made))
     tables.write(tables.IMAGES, tables.from_rows(tables.IMAGES, rows), table)
     if settings.get("masters"):
         masters = tables.from_rows(tables.MASTERS, [row for row in rows if row["status"] == "ok"])
         tables.write(tables.MASTERS, masters, target.pictures / MASTERS_TABLE)
+
+
+def _with_repeated(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Flag pictures whose pixels another SOP Instance of the shard, where all of a patient's images are, has too."""
+    repeated = Counter(row["pixel_digest"] for row in rows if row["status"] == "ok")
+    return [
+        row | {"flag": f"{row['flag']} {REPEATED}".strip()} if repeated[row["pixel_digest"]] > 1 else row
+        for row in rows
+    ]
 
 
 def _tell(rows: list[dict[str, Any]], reused: int) -> None:
@@ -117,7 +126,7 @@ def _tell(rows: list[dict[str, Any]], reused: int) -> None:
     reasons = Counter(row["reason"] for row in rows if row["status"] == "excluded")
     for reason, count in reasons.most_common():
         log.warning("%d of %d images give no picture: %s", count, len(rows), reason)
-    flagged = Counter(row["flag"] for row in rows if row["flag"])
+    flagged = Counter(flag for row in rows for flag in row["flag"].split())
     for flag, count in flagged.most_common():
         log.warning("%d of %d images are doubtful: %s", count, len(rows), flag)
 
