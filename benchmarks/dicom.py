@@ -70,7 +70,8 @@ def main() -> None:
         root = Path(directory)
         folder = Path(arguments.dir) if arguments.dir else _seeded(root / "dicom", arguments)
         rows = []
-        for syntax, files in sorted(_by_syntax(folder).items()):
+        groups = {name: files for name, files in _by_syntax(folder).items() if arguments.syntax in uid.UID(name).name}
+        for syntax, files in sorted(groups.items()):
             methods = [method for method in METHODS if _available(method, uid.UID(syntax))]
             measured = _measured(methods, files, root, arguments)
             rows += _rows(uid.UID(syntax).name, measured, root)
@@ -83,6 +84,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dir", help="directory of DICOM files, in place of seeded ones")
+    parser.add_argument("--syntax", default="", help="only transfer syntaxes in whose name this occurs")
     parser.add_argument("--images", type=int, default=4, help="seeded files a transfer syntax")
     parser.add_argument("--rows", type=int, default=4096, help="of seeded files")
     parser.add_argument("--columns", type=int, default=3328, help="of seeded files")

@@ -14,12 +14,12 @@ KEPT = 128 * 2**20  # bytes at most that lie idle, of all threads together
 class _Memory:
     """A block's owner while an array or any view of one uses it."""
 
-    def __init__(self, block: NDArray[np.uint8]):
-        self.block = block
+    def __init__(self, block: NDArray[np.uint8], idle: "_Idle"):
+        self.block, self.idle = block, idle  # a module's own names are gone when the interpreter ends
         self.__array_interface__ = block.__array_interface__
 
     def __del__(self) -> None:
-        _idle.add(self.block)
+        self.idle.add(self.block)
 
 
 class _Idle:
@@ -32,13 +32,13 @@ class _Idle:
     def add(self, block: NDArray[np.uint8]) -> None:
         with self.lock:
             self.blocks[id(block)] = block
-            while sum(kept.size for kept in self.blocks.values()) > KEPT:
+            while sum(kept.size for kept in list(self.blocks.values())) > KEPT:
                 del self.blocks[next(iter(self.blocks))]
 
     def take(self, size: int) -> NDArray[np.uint8] | None:
         """Return a block of `size` bytes to twice as many, the smallest."""
         with self.lock:
-            fitting = [block for block in self.blocks.values() if size <= block.size <= 2 * size]
+            fitting = [block for block in list(self.blocks.values()) if size <= block.size <= 2 * size]
             return self.blocks.pop(id(min(fitting, key=len)), None) if fitting else None
 
 
@@ -51,5 +51,5 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     if size < SMALLEST:
         return np.empty(shape, dtype)
     block = _idle.take(size)
-    memory = _Memory(np.empty(size, np.uint8) if block is None else block)
+    memory = _Memory(np.empty(size, np.uint8) if block is None else block, _idle)
     return np.asarray(memory)[:size].view(dtype).reshape(shape)
