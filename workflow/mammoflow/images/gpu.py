@@ -6,6 +6,7 @@ of each process is decoded on the CPU too, and one different pixel ends the use 
 
 import logging
 from functools import cache
+from importlib import import_module
 from threading import Lock
 from typing import Any
 
@@ -39,14 +40,16 @@ def checked_decoders(decode: Any) -> Decoders:
 
 def _nvimagecodec() -> Any:
     """Make nvImageCodec's decoder of pixels as they are stored (its documentation, `Decoder` and `DecodeParams`)."""
-    from nvidia import nvimgcodec
-
+    nvimgcodec = import_module("nvidia.nvimgcodec")  # in no stage's environment: whoever wants it installs it
     decoder = nvimgcodec.Decoder()
     settings = nvimgcodec.DecodeParams(allow_any_depth=True, color_spec=nvimgcodec.ColorSpec.UNCHANGED)
 
     def decode(codestream: bytes) -> NDArray[Any] | None:
         image = decoder.decode(nvimgcodec.CodeStream(codestream), params=settings)
-        return None if image is None else np.asarray(image.cpu()).squeeze(axis=2)
+        if image is None:
+            return None
+        pixels = np.asarray(image.cpu())
+        return pixels[..., 0] if pixels.ndim == 3 else pixels  # one component, as the caller has seen to
 
     return decode
 
