@@ -3,17 +3,20 @@
     uv run envs/locked.py python benchmarks/dicom.py --json results.json              # seeded files, 13.6 megapixel
     uv run envs/locked.py python benchmarks/dicom.py --dir DIR --json results.json    # any directory of DICOM files
 
-Each method runs in a process of its own per transfer syntax and converts the first file once before the clock starts.
+Each method runs in a process of its own per transfer syntax, which converts the first file before the clock starts. In
+each round they take turns over the same files: `cpu_ms` and `wall_ms` (per image) are medians of the rounds,
+`ratio_vs_plain` and `times_floor` medians of ratios taken inside a round, so that a machine that is slow for a while
+is so for all; `ratio_range` is their lowest and highest.
 
     stage         all that rule images_convert does: breast, digest, full-size and training picture
     render+write  what plain does, by this project: stored values, window, full-size PNG
     plain         dcmread, apply_modality_lut, apply_voi_lut in float64, 8 bits, cv2.imwrite
-    dcmtk         dcmj2pnm with the file's first window, a process a file (where it is installed)
+    dcmtk         dcmj2pnm or dcml2pnm with the file's first window, a process a file (where they are installed)
     floor         the file read, a picture copied, as many bytes as the PNG's written
-    nvimagecodec  the codestream decoded on a GPU, for JPEG 2000 and HTJ2K (where nvidia-nvimgcodec and a GPU are there)
+    nvimagecodec  render+write with images.jpeg2000: gpu (JPEG 2000 and HTJ2K, where nvImageCodec and a GPU are there)
 
-`pixels_equal` compares the picture with plain's, pixel by pixel; for nvimagecodec the stored values with this
-project's. CPU and wall time are per image; `first_image_s` is the time from the process's start to its first picture.
+`pixels_equal` compares the pictures with plain's, pixel by pixel. `first_image_s` is the time from the process's start
+to its first picture, `first_image_cpu_s` the CPU time of it.
 """
 
 import argparse
@@ -31,6 +34,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import cv2
@@ -38,7 +42,7 @@ import imagecodecs
 import numpy as np
 from pydicom import dcmread, uid
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate, generate_frames
+from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 Convert = Callable[[list[Path], Path], None]
@@ -66,11 +70,10 @@ def main() -> None:
         root = Path(directory)
         folder = Path(arguments.dir) if arguments.dir else _seeded(root / "dicom", arguments)
         rows = []
-        for syntax, files in sorted(_by_syntax(folder).items()):
-            measured = {}
-            for method in METHODS:
-                if _available(method, uid.UID(syntax)):
-                    measured[method] = _measure(method, files, root, arguments)
+        groups = {name: files for name, files in _by_syntax(folder).items() if arguments.syntax in uid.UID(name).name}
+        for syntax, files in sorted(groups.items()):
+            methods = [method for method in METHODS if _available(method, uid.UID(syntax))]
+            measured = _measured(methods, files, root, arguments)
             rows += _rows(uid.UID(syntax).name, measured, root)
     for row in rows:
         print(json.dumps(row))
@@ -81,12 +84,13 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dir", help="directory of DICOM files, in place of seeded ones")
+    parser.add_argument("--syntax", default="", help="only transfer syntaxes in whose name this occurs")
     parser.add_argument("--images", type=int, default=4, help="seeded files a transfer syntax")
     parser.add_argument("--rows", type=int, default=4096, help="of seeded files")
     parser.add_argument("--columns", type=int, default=3328, help="of seeded files")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="of method stage")
-    parser.add_argument("--rounds", type=int, default=3, help="over the files; the one of least CPU time counts")
+    parser.add_argument("--rounds", type=int, default=3, help="over the files, all methods in turn")
     parser.add_argument("--json", help="file to write")
     parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
@@ -155,32 +159,79 @@ def _available(method: str, syntax: uid.UID) -> bool:
     if method == "nvimagecodec":
         found = importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.nvimgcodec")
         return syntax in JPEG_2000_FAMILY and found is not None
-    return method != "dcmtk" or shutil.which("dcmj2pnm") is not None
+    if method == "dcmtk":
+        return syntax not in JPEG_2000_FAMILY and shutil.which(_pnm(syntax)) is not None
+    return True
 
 
-def _measure(method: str, files: list[str], root: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def _pnm(syntax: uid.UID) -> str:
+    """DCMTK's program that draws files of a transfer syntax."""
+    return "dcml2pnm" if syntax in (uid.JPEGLSLossless, uid.JPEGLSNearLossless) else "dcmj2pnm"
+
+
+def _measured(
+    methods: list[str], files: list[str], root: Path, arguments: argparse.Namespace
+) -> dict[str, dict[str, Any]]:
+    """Start a process a method, have them take turns, and return what each tells, the rounds' times among it."""
+    workers, told = {}, {}
+    for method in methods:
+        workers[method] = _started(method, files, root, arguments)
+        told[method] = _told(workers[method]) | {"rounds": []}
+    for _ in range(arguments.rounds):
+        for method, worker in workers.items():
+            if "failed" not in told[method]:
+                told[method]["rounds"].append(_told(worker, "round\n"))
+    for method, worker in workers.items():
+        if "failed" not in told[method]:
+            told[method] |= _told(worker, "end\n")
+        worker.communicate()
+    return told
+
+
+def _started(method: str, files: list[str], root: Path, arguments: argparse.Namespace) -> subprocess.Popen[str]:
     out = root / method
-    out.mkdir(exist_ok=True)
+    (out / "train").mkdir(parents=True, exist_ok=True)
     command = [sys.executable, __file__, "--method", method, "--out", str(out), "--threads", str(arguments.threads)]
-    command += ["--rounds", str(arguments.rounds), "--started", str(time.time()), *files]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    if run.returncode:
-        return {"failed": run.stderr.strip().splitlines()[-1]}
-    return json.loads(run.stdout.splitlines()[-1])
+    command += ["--started", str(time.time()), *files]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _told(worker: subprocess.Popen[str], asked: str = "") -> dict[str, Any]:
+    if asked:
+        worker.stdin.write(asked)
+        worker.stdin.flush()
+    line = worker.stdout.readline()
+    return json.loads(line) if line else {"failed": worker.stderr.read().strip().splitlines()[-1]}
 
 
 def _rows(syntax: str, measured: dict[str, dict[str, Any]], root: Path) -> list[dict[str, Any]]:
-    plain = measured["plain"].get("cpu_ms")
+    rounds = {method: result.pop("rounds") for method, result in measured.items()}
     rows = []
     for method, result in measured.items():
         row = {"syntax": syntax, "method": method, **result}
-        if plain and "cpu_ms" in result:
-            row["ratio_vs_plain"] = round(plain / result["cpu_ms"], 2)
+        if rounds[method]:
+            row |= {name: round(median(one[name] for one in rounds[method]), 1) for name in ("cpu_ms", "wall_ms")}
+            row["images_per_s_core"] = round(1000 / row["cpu_ms"], 2)
+            row |= _compared(rounds, method)
             row.setdefault("pixels_equal", _same(root / "plain", root / method))
         rows.append(row)
     for method in measured:
         shutil.rmtree(root / method)
     return rows
+
+
+def _compared(rounds: dict[str, list[dict[str, float]]], method: str) -> dict[str, Any]:
+    """Ratios inside the rounds to plain and the floor, where these could be measured."""
+    compared: dict[str, Any] = {}
+    own = [one["cpu_ms"] for one in rounds[method]]
+    if rounds["plain"]:
+        ratios = [one["cpu_ms"] / mine for one, mine in zip(rounds["plain"], own, strict=True)]
+        compared["ratio_vs_plain"] = round(median(ratios), 2)
+        compared["ratio_range"] = [round(min(ratios), 2), round(max(ratios), 2)]
+    compared["times_floor"] = round(
+        median(mine / one["cpu_ms"] for one, mine in zip(rounds["floor"], own, strict=True)), 2
+    )
+    return compared
 
 
 def _same(expected: Path, found: Path) -> bool | None:
@@ -193,23 +244,23 @@ def _same(expected: Path, found: Path) -> bool | None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    """Convert the files by one method and print what it took, children included."""
+    """Convert the files by one method whenever told to, and print what it took, children included."""
     files, out = [Path(name) for name in arguments.files], Path(arguments.out)
     convert, extra = {"stage": _stage, "render+write": _render, "plain": _plain, "floor": _floor, "dcmtk": _dcmtk,
                       "nvimagecodec": _nvimagecodec}[arguments.method](arguments.threads)  # fmt: skip
     convert(files[:1], out)
-    first, first_cpu = time.time() - arguments.started, _cpu()
-    cpu, wall = min(_timed(convert, files, out) for _ in range(arguments.rounds))
-    row = {"images": len(files), "cpu_ms": round(cpu * 1000 / len(files), 1),
-           "wall_ms": round(wall * 1000 / len(files), 1), "images_per_s_core": round(len(files) / cpu, 2),
-           "peak_mib": _peak(), "first_image_s": round(first, 2), "first_image_cpu_s": round(first_cpu, 2)}  # fmt: skip
-    print(json.dumps(row | extra))
+    first = {"first_image_s": round(time.time() - arguments.started, 2), "first_image_cpu_s": round(_cpu(), 2)}
+    print(json.dumps({"images": len(files)} | first | extra), flush=True)
+    while sys.stdin.readline() == "round\n":
+        print(json.dumps(_timed(convert, files, out)), flush=True)
+    print(json.dumps({"peak_mib": _peak()}), flush=True)
 
 
-def _timed(convert: Convert, files: list[Path], out: Path) -> tuple[float, float]:
+def _timed(convert: Convert, files: list[Path], out: Path) -> dict[str, float]:
     cpu, wall = _cpu(), time.perf_counter()
     convert(files, out)
-    return _cpu() - cpu, time.perf_counter() - wall
+    share = 1000 / len(files)
+    return {"cpu_ms": (_cpu() - cpu) * share, "wall_ms": (time.perf_counter() - wall) * share}
 
 
 def _peak() -> int:
@@ -246,14 +297,15 @@ def _stage(threads: int) -> tuple[Convert, dict[str, Any]]:
     return convert, {"threads": threads}
 
 
-def _render(_: int) -> tuple[Convert, dict[str, Any]]:
+def _render(_: int, jpeg2000: str = "cpu") -> tuple[Convert, dict[str, Any]]:
+    from mammoflow.images.gpu import decoders
     from mammoflow.images.png import encode_png
     from mammoflow.images.rendering import look_up
     from mammoflow.images.stored import read_stored
     from mammoflow.images.windows import grey_table
 
     def one(path: Path, out: Path) -> None:
-        stored = read_stored(path)
+        stored = read_stored(path, decoders(jpeg2000))
         table, _ = grey_table(stored, WINDOW, "unknown", np.zeros(2**stored.bits, np.int64))
         out.write_bytes(encode_png(look_up(stored.patterns, table)))
 
@@ -287,32 +339,14 @@ def _floor(_: int) -> tuple[Convert, dict[str, Any]]:
 
 def _dcmtk(_: int) -> tuple[Convert, dict[str, Any]]:
     def one(path: Path, out: Path) -> None:
-        subprocess.run(["dcmj2pnm", "+Wi", "1", "--write-png", str(path), str(out)], check=True, capture_output=True)
+        program = _pnm(dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID)
+        subprocess.run([program, "+Wi", "1", "--write-png", str(path), str(out)], check=True, capture_output=True)
 
     return _each(one), {}
 
 
-def _nvimagecodec(_: int) -> tuple[Convert, dict[str, Any]]:
-    from nvidia import nvimgcodec
-
-    from mammoflow.images.stored import read_stored
-
-    decoder = nvimgcodec.Decoder()
-    settings = nvimgcodec.DecodeParams(allow_any_depth=True, color_spec=nvimgcodec.ColorSpec.UNCHANGED)
-
-    def stored(path: Path) -> np.ndarray:
-        codestream = next(generate_frames(dcmread(path).PixelData, number_of_frames=1))
-        return np.asarray(decoder.decode(codestream, params=settings).cpu()).squeeze()
-
-    def convert(files: list[Path], out: Path) -> None:
-        for path in files:
-            stored(path)
-
-    def equal() -> bool:
-        paths = [Path(name) for name in _arguments().files]
-        return all(np.array_equal(stored(path), read_stored(path).patterns) for path in paths)
-
-    return convert, {"pixels_equal": equal()}
+def _nvimagecodec(threads: int) -> tuple[Convert, dict[str, Any]]:
+    return _render(threads, jpeg2000="gpu")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ FROM_PICTURES = {"images_convert", "labels_leakage", *FROM_LABELS}
 OF_A_SHARD = {
     "images_convert", "detect_images", "detect_paper", "crops_cut", "explain_detections", "anatomy_locate",
 }  # fmt: skip
+UP_TO_CROPS = ("index", "labels", "images", "detect", "crops")
 # up to the plan, of the data set whose raw files changed
 UP_TO_PLAN = {"index_scan dataset=hospital", "labels_read dataset=hospital", "labels_patients", "labels_plan"}
 READ_AGAIN = UP_TO_PLAN | {"labels_truth dataset=hospital"}
@@ -71,15 +72,21 @@ def raw_file(study, stem="*", kind="negative"):
     raise AssertionError(f"no uncompressed file called {stem}")
 
 
-def shard_of(study, path):
-    """The shard that holds the image of a raw file."""
+def image_of(study, path):
+    """The index's row of a raw file."""
     hospital = study.directory / "results" / "index"
     index = tables.read(tables.INDEX, hospital / "hospital.tsv").merge(
         tables.read(tables.SOURCES, hospital / "hospital.sources.tsv"), on="image_id"
     )
-    patient = index.patient_key[index.path == str(path.relative_to(study.raw))].item()
+    (row,) = index[index.path == str(path.relative_to(study.raw))].itertuples()
+    return row
+
+
+def shard_of(study, path):
+    """The shard that holds the image of a raw file."""
     patients = tables.read(tables.PATIENTS, study.directory / "results/labels/patients.tsv")
-    return patients.shard[(patients.patient_key == patient) & (patients.dataset == "hospital")].item()
+    own = patients.patient_key == image_of(study, path).patient_key
+    return patients.shard[own & (patients.dataset == "hospital")].item()
 
 
 def behind_a_negative(jobs, shard):
@@ -136,6 +143,10 @@ def test_one_new_negative_study_runs_one_shard_and_trains_no_detector(study, tmp
 
     assert study.jobs("crops") - {"crops"} < jobs
     assert study.jobs("crops", "--dry-run") == set()
+    images = tables.read(tables.IMAGES, study.directory / "results/images/hospital" / f"{shard}.tsv")
+    log = (study.directory / "results/logs/images_convert/hospital" / f"{shard}.log").read_text()
+    added = len(list(target.iterdir()))
+    assert f"{len(images) - added} of {len(images)} images are those of the run before" in log
 
 
 def test_a_replaced_negative_file_converts_its_shard_alone(study):
@@ -149,11 +160,23 @@ def test_a_replaced_negative_file_converts_its_shard_alone(study):
     assert planned_jobs(study) == behind_a_negative(study.all_jobs, shard)
 
 
-def test_a_removed_negative_file_converts_its_shard_alone(study):
+def naming(study, image_id):
+    """The tables up to the crops, and the pictures, that hold an image."""
+    results = [path for stage in UP_TO_CROPS for path in (study.directory / "results" / stage).rglob("*")]
+    named = {path for path in results if path.name.startswith(image_id)}
+    return named | {path for path in results if path.suffix == ".tsv" and image_id in path.read_text()}
+
+
+def test_a_removed_negative_file_converts_its_shard_alone_and_is_in_no_table_any_more(study):
     path = raw_file(study)
-    shard = shard_of(study, path)
+    shard, image_id = shard_of(study, path), image_of(study, path).image_id
+    assert {path.parts[-3:-1] for path in naming(study, image_id)} >= {
+        ("images", "hospital"), ("hospital", shard), ("results", "index")
+    }  # fmt: skip
     path.unlink()
     assert planned_jobs(study) == behind_a_negative(study.all_jobs, shard)
+    study.jobs("crops")
+    assert naming(study, image_id) == set()
 
 
 def test_a_replaced_file_with_frames_trains_all_again(study):

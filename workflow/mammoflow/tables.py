@@ -226,7 +226,8 @@ IMAGES = _schema(
         "grey_p50": _float("median of the breast in the windowed picture, 0..255", 0, 255),
         "grey_p95": _float("95th percentile of the breast in the windowed picture, 0..255", 0, 255),
         "flag": _text(
-            "doubt about the picture, empty when none; `side_disagrees`: the chest wall is at the other side"
+            "doubts about the picture, empty when none; `side_disagrees`: the chest wall is at the other side; "
+            "`repeated_pixels`: another image of the shard has the same (for whole data sets: duplicates.tsv)"
         ),
         "labels_masked": _bool("whether all outside the breast was painted out, text with it"),
     },

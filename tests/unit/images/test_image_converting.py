@@ -138,9 +138,9 @@ def rendered(monkeypatch):
     """Names of the files that are read, in the order of reading."""
     names = []
 
-    def counting(path):
+    def counting(path, decoders):
         names.append(path.name)
-        return read_stored(path)
+        return read_stored(path, decoders)
 
     monkeypatch.setattr(converting, "read_stored", counting)
     return names
@@ -262,6 +262,17 @@ def test_side_seen_against_the_header(study, caplog, laterality, flag):
         made = convert(study)
     assert made["flag"].tolist() == [flag, ""]  # the breast is at the left; the other file gives no picture
     assert ("1 of 2 images are doubtful: side_disagrees" in caplog.text) == bool(flag)
+
+
+def test_pixels_of_two_instances_are_flagged(study, tmp_path, caplog):
+    shutil.copy(tmp_path / "raw/a1.dcm", tmp_path / "raw/a2.dcm")
+    with caplog.at_level("WARNING", "mammoflow"):
+        made = fresh(study, tmp_path)
+    assert made["flag"].tolist() == ["repeated_pixels"] * 2
+    assert made["pixel_digest"].nunique() == 1
+    assert "2 of 2 images are doubtful: repeated_pixels" in caplog.text
+    (tmp_path / "raw/a2.dcm").unlink()
+    assert fresh(study, tmp_path)["flag"].tolist() == ["", ""]  # of what was kept, too
 
 
 def test_labels_are_masked_when_asked(study, breast_picture):

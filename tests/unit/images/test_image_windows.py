@@ -3,11 +3,12 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut
 from pydicom.pixels.processing import apply_windowing
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from mammoflow.errors import RenderError
 from mammoflow.images import render
@@ -316,3 +317,78 @@ def test_greys_are_numpys_percentiles():
     seen = np.random.default_rng(1).integers(0, 9, 256)
     greys = np.repeat(np.arange(256), seen)
     assert _percentiles(seen) == pytest.approx(np.percentile(greys, [5, 50, 95]))
+
+
+@settings(deadline=None)  # the first one compiles
+@given(
+    bits=st.sampled_from([2, 8, 12, 16]), signed=st.booleans(), depth=st.sampled_from([8, *range(10, 17)]),
+    photometric=st.sampled_from(["MONOCHROME1", "MONOCHROME2"]), entries=st.integers(2, 300),
+    offset=st.integers(-50, 50), padded=st.booleans(), modality=st.booleans(), seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_luts_equal_a_float64_reference(bits, signed, photometric, depth, entries, offset, padded, modality, seed):
+    rng = np.random.default_rng(seed)
+    values = all_values(bits, signed)
+    first = int(np.clip(values[len(values) // 2] + offset, 0, 2**15 - 1))  # US, as both LUTs' values here
+    lut = np.sort(rng.integers(0, 2**depth, entries))
+    steps = rng.integers(0, 2**12, entries)
+    steps[:2] = 0, 4095  # a modality LUT of one value gives no picture
+    padding = int(rng.choice(values)) if padded else None
+    stored = stored_of(bits, signed, photometric, VOILUTSequence=[lut_item(lut.tolist(), first, depth)])
+    if modality:
+        stored.header.ModalityLUTSequence = [lut_item(steps.tolist(), 0 if signed else int(values[0]), 16)]
+    if padded:
+        stored.header.PixelPaddingValue = padding
+    x = values
+    if modality:  # PS3.3 C.11.1.1: values beyond the table take its first or last entry
+        x = steps[np.clip(values - (0 if signed else values[0]), 0, entries - 1)]
+    share = lut[np.clip(x - first, 0, entries - 1)] / (2.0**depth - 1)
+    expected = rounded(255 * (1 - share if photometric == "MONOCHROME1" else share))
+    expected[values == padding] = 0
+    assert np.array_equal(levels(stored, {"mode": "dicom"}), expected)
+
+
+@given(
+    bits=st.integers(8, 16), signed=st.booleans(), photometric=st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
+    slope=st.sampled_from([1.0, -1.0, 2.5]), padded=st.booleans(), low=st.integers(0, 20), high=st.integers(80, 100),
+    seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_percentiles_equal_a_float64_reference(bits, signed, photometric, slope, padded, low, high, seed):
+    rng = np.random.default_rng(seed)
+    values = all_values(bits, signed)
+    picked = rng.choice(values, 60)
+    picked[:2] = values[0], values[-1]
+    padding = int(picked[5]) if padded else None
+    header = stored_of(bits, signed, photometric, RescaleSlope=slope, RescaleIntercept=-7.0).header
+    if padded:
+        header.PixelPaddingValue = padding
+    patterns = (picked & (2**bits - 1)).astype(np.uint16).reshape(6, 10)
+    stored = Stored(patterns, bits, signed, photometric, header)
+    seen = np.bincount(patterns.ravel(), minlength=2**bits)
+    table, used = grey_table(stored, {"mode": "percentile", "low": low, "high": high}, "unknown", seen)
+    x = picked * slope - 7
+    ends = np.array([values[0], values[-1]]) * slope - 7
+    bright = ends.sum() - x if photometric == "MONOCHROME1" else x
+    inside = bright if padding is None else bright[picked != padding]
+    black, white = np.percentile(inside, [low, high], method="inverted_cdf")
+    assert (used["black"], used["white"]) == (black, white)
+    expected = np.floor(np.round(np.clip((bright - black) / (white - black), 0, 1) * 255, 6) + 0.5)
+    expected[picked == padding] = 0
+    assert table[patterns].ravel().tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("syntax", "order"), [(ExplicitVRLittleEndian, "<"), (ImplicitVRLittleEndian, "<"), (ExplicitVRBigEndian, ">")]
+)
+def test_lut_stored_as_words(mammogram, save, breast_picture, syntax, order):
+    entries = np.linspace(0, 1023, 4001).astype(np.uint16)
+    item = lut_item([0], 0, 10)
+    item.LUTDescriptor = [len(entries), 0, 10]
+    item.add_new("LUTData", "OW", entries.astype(f"{order}u2").tobytes())
+    header = mammogram(breast_picture, syntax=syntax, VOILUTSequence=[item])
+    header.PixelData = breast_picture.astype(f"{order}u2").tobytes()
+    picture, record = render(save(header), {"mode": "dicom"})
+    assert np.array_equal(picture, rounded(entries[breast_picture] / 1023 * 255))
+    assert '"function": "LUT"' in record.window
+    item.LUTDescriptor = [len(entries) + 1, 0, 10]
+    with pytest.raises(RenderError, match="4001 entries, 4002 are announced"):
+        render(save(header), {"mode": "dicom"})

@@ -15,6 +15,7 @@ from mammoflow import tables
 from mammoflow.errors import RenderError
 from mammoflow.files import write_bytes
 from mammoflow.images.burned_in import without_labels
+from mammoflow.images.gpu import decoders
 from mammoflow.images.kept import Kept
 from mammoflow.images.masters import master_table
 from mammoflow.images.png import encode_png
@@ -32,7 +33,7 @@ TRAINING_DIRECTORY = "train"
 MASTERS_DIRECTORY = "masters"
 MASTERS_TABLE = "masters.tsv"
 INDEXED = ("image_id", "patient_key", "machine", "image_laterality")
-SIDE_DISAGREES = "side_disagrees"
+SIDE_DISAGREES, REPEATED = "side_disagrees", "repeated_pixels"
 
 
 class ShardImage(NamedTuple):
@@ -102,12 +103,21 @@ def convert_shard(
     convert = partial(converted_or_kept, target=target, kept=store)
     with ThreadPoolExecutor(workers) as pool:
         made = list(progress(pool.map(convert, images), len(images), f"images of {dataset['name']} {shard}"))
-    rows = [row for row, _ in made]
+    rows = _with_repeated([row for row, _ in made])
     _tell(rows, sum(reused for _, reused in made))
     tables.write(tables.IMAGES, tables.from_rows(tables.IMAGES, rows), table)
     if settings.get("masters"):
         masters = tables.from_rows(tables.MASTERS, [row for row in rows if row["status"] == "ok"])
         tables.write(tables.MASTERS, masters, target.pictures / MASTERS_TABLE)
+
+
+def _with_repeated(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Flag pictures whose pixels another SOP Instance of the shard, where all of a patient's images are, has too."""
+    repeated = Counter(row["pixel_digest"] for row in rows if row["status"] == "ok")
+    return [
+        row | {"flag": f"{row['flag']} {REPEATED}".strip()} if repeated[row["pixel_digest"]] > 1 else row
+        for row in rows
+    ]
 
 
 def _tell(rows: list[dict[str, Any]], reused: int) -> None:
@@ -116,7 +126,7 @@ def _tell(rows: list[dict[str, Any]], reused: int) -> None:
     reasons = Counter(row["reason"] for row in rows if row["status"] == "excluded")
     for reason, count in reasons.most_common():
         log.warning("%d of %d images give no picture: %s", count, len(rows), reason)
-    flagged = Counter(row["flag"] for row in rows if row["flag"])
+    flagged = Counter(flag for row in rows for flag in row["flag"].split())
     for flag, count in flagged.most_common():
         log.warning("%d of %d images are doubtful: %s", count, len(rows), flag)
 
@@ -189,7 +199,7 @@ def side_flag(image_laterality: str, record: Record) -> str:
 
 def _render(image: ShardImage, target: Target) -> tuple[NDArray[np.uint8], Record, dict[str, Any]]:
     """Draw an image, and write its master when asked for; the stored values are let go before anything is encoded."""
-    stored = read_stored(image.file)
+    stored = read_stored(image.file, decoders(target.settings.get("jpeg2000", "cpu")))
     stored = without_labels(stored) if target.mask_labels else stored
     picture, record = draw(stored, target.window, image.machine)
     path = target.pictures / MASTERS_DIRECTORY / f"{image.image_id}.png"
@@ -207,10 +217,9 @@ def _write_master(stored: Stored, path: Path, settings: dict[str, Any]) -> dict[
 def write_picture(path: Path, picture: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
     """Write a grey picture as a one-channel PNG or, by its suffix, 8-bit JPEG, whole or not at all."""
     if path.suffix == ".png":
-        encoded = encode_png(picture)
+        write_bytes(path, encode_png(picture))
     else:
-        encoded = cv2.imencode(path.suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-    write_bytes(path, encoded)
+        write_bytes(path, cv2.imencode(path.suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].data)
 
 
 def _made(record: Record) -> dict[str, Any]:

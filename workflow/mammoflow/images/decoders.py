@@ -28,16 +28,18 @@ from mammoflow.images.jpeg import check_sequential, decode_lossless
 from mammoflow.images.jpeg2000 import check_jpeg2000
 from mammoflow.images.unraised import raising_unraisable
 
+Decoders = dict[UID, Callable[[bytes], tuple[Any, str]]]
 END_OF_IMAGE = b"\xff\xd9"
 
 
-def decode(codestream: bytes, syntax: UID) -> tuple[NDArray[Any], str]:
+def decode(codestream: bytes, syntax: UID, decoders: Decoders) -> tuple[NDArray[Any], str]:
     """Decode a frame.
 
     Parameters
     ----------
     codestream : the frame, its fragments joined.
-    syntax : transfer syntax, one of `DECODERS`.
+    syntax : transfer syntax, one of `decoders`.
+    decoders : `DECODERS`, or those of `mammoflow.images.gpu`.
 
     Returns
     -------
@@ -50,10 +52,10 @@ def decode(codestream: bytes, syntax: UID) -> tuple[NDArray[Any], str]:
     BadStream, ValueError, RuntimeError
         The codestream is damaged.
     """
-    if syntax not in DECODERS:
+    if syntax not in decoders:
         raise RenderError("unsupported_transfer_syntax", f"transfer syntax {syntax} is not read")
     try:
-        frame, decoder = DECODERS[syntax](codestream)
+        frame, decoder = decoders[syntax](codestream)
     except TruncatedStream as error:
         raise RenderError("truncated_pixel_data", f"the compressed picture ends early: {error}") from error
     return np.asarray(frame), decoder
@@ -104,7 +106,8 @@ def _htj2k(data: bytes) -> tuple[Any, str]:
         return imagecodecs.htj2k_decode(data), "imagecodecs.htj2k"
 
 
-DECODERS: dict[UID, Callable[[bytes], tuple[Any, str]]] = {
+JPEG_2000_FAMILY = (JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K)
+DECODERS: Decoders = {
     JPEGBaseline8Bit: _sequential,
     JPEGExtended12Bit: _sequential,
     JPEGLossless: _lossless,

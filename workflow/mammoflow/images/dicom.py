@@ -21,8 +21,9 @@ from pydicom.uid import (
 )
 
 from mammoflow.errors import RenderError
+from mammoflow.images.buffers import empty
 from mammoflow.images.codestreams import picture_size
-from mammoflow.images.decoders import DECODERS, decode
+from mammoflow.images.decoders import Decoders, decode
 from mammoflow.images.huffman import TruncatedStream
 from mammoflow.images.rle import decode_rle
 from mammoflow.index.deflated import InflatesTooFarError, check_inflated
@@ -43,7 +44,7 @@ class Element(NamedTuple):
     data: NDArray[np.uint8]
 
 
-def read_dicom(path: Path) -> tuple[NDArray[Any], Dataset, str]:
+def read_dicom(path: Path, decoders: Decoders) -> tuple[NDArray[Any], Dataset, str]:
     """Read the stored values of a DICOM file.
 
     Returns
@@ -61,7 +62,7 @@ def read_dicom(path: Path) -> tuple[NDArray[Any], Dataset, str]:
         try:
             with path.open("rb") as stream:
                 header = _header(stream)
-                patterns, decoder = _pixels(stream, header)
+                patterns, decoder = _pixels(stream, header, decoders)
                 _take_from_groups(header)
         except RenderError:
             raise
@@ -95,7 +96,7 @@ def _take_from_groups(header: Dataset) -> None:
                         header.add(element)
 
 
-def _pixels(stream: BinaryIO, header: Dataset) -> tuple[NDArray[Any], str]:
+def _pixels(stream: BinaryIO, header: Dataset, decoders: Decoders) -> tuple[NDArray[Any], str]:
     syntax = _syntax(header)
     element = _inflated(stream) if syntax == DeflatedExplicitVRLittleEndian else _element(stream, syntax)
     _check_format(header)
@@ -104,7 +105,7 @@ def _pixels(stream: BinaryIO, header: Dataset) -> tuple[NDArray[Any], str]:
     if syntax in NATIVE:
         frame, decoder = _native(element, header, syntax), "native"
     else:
-        frame, decoder = _compressed(element, header, syntax, shift)
+        frame, decoder = _compressed(element, header, syntax, shift, decoders)
     if frame.size != rows * columns or frame.shape[:2] != (rows, columns):
         raise RenderError(
             "undecodable_pixel_data", f"the picture is {frame.shape}, Rows and Columns say {(rows, columns)}"
@@ -136,7 +137,7 @@ def _element(stream: BinaryIO, syntax: UID) -> Element:
         raise RenderError("no_pixel_data", "empty pixel data")
     if length != UNDEFINED and length > left:
         raise RenderError("truncated_pixel_data", f"{left} bytes of pixels, {length} are announced")
-    data = np.empty(left if length == UNDEFINED else length, np.uint8)
+    data = empty((left if length == UNDEFINED else length,), np.uint8)
     if stream.readinto(data.data) != data.size:  # type: ignore[attr-defined]
         raise RenderError("truncated_pixel_data", "the file became shorter while it was read")
     return Element(vr, length == UNDEFINED, data)
@@ -181,7 +182,9 @@ def _native(element: Element, header: Dataset, syntax: UID) -> NDArray[Any]:
     return data[:expected].view(f"<u{size}").reshape(rows, columns)
 
 
-def _compressed(element: Element, header: Dataset, syntax: UID, shift: int) -> tuple[NDArray[Any], str]:
+def _compressed(
+    element: Element, header: Dataset, syntax: UID, shift: int, decoders: Decoders
+) -> tuple[NDArray[Any], str]:
     rows, columns, size = int(header.Rows), int(header.Columns), int(header.BitsAllocated) // 8
     frame = _frame(element)
     if syntax == RLELossless:
@@ -192,12 +195,12 @@ def _compressed(element: Element, header: Dataset, syntax: UID, shift: int) -> t
     bits = int(header.BitsStored)
     if shift:
         raise RenderError("high_bit", f"HighBit {header.HighBit} with BitsStored {bits} in a compressed file")
-    if syntax in DECODERS and picture_size(frame) != (rows, columns, 1):
+    if syntax in decoders and picture_size(frame) != (rows, columns, 1):
         raise RenderError(
             "undecodable_pixel_data",
             f"the picture is {' x '.join(map(str, picture_size(frame)))}, Rows and Columns say {rows} x {columns}",
         )
-    pixels, decoder = decode(frame, syntax)
+    pixels, decoder = decode(frame, syntax, decoders)
     if not int(header.PixelRepresentation) and pixels.size and pixels.max() >> bits:
         raise RenderError("high_bit", f"the compressed picture has values beyond its {bits} bits stored")
     return pixels, decoder

@@ -10,6 +10,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mammoflow.images.buffers import empty
 from mammoflow.images.huffman import CODE_BITS, EOI, SOF3, BadStream, NotCovered, TruncatedStream, read_scan
 
 SHORT_BITS = 12  # codes with their difference that fit are one look-up; 16 KiB stay in the first cache
@@ -17,6 +18,7 @@ MAX_SPARE = 2  # bytes between the last pixel and the end marker: some encoders 
 BLOCK = 64  # coefficients of the DCT
 SEQUENTIAL = (0xC0, 0xC1)  # SOF0 and SOF1: Huffman-coded DCT, each block whole
 FIRST_RESTART = 0xD0
+Place = np.uint64  # places that can't be negative spare the compiled code a check
 WHOLE, TRUNCATED, BAD_CODE, BAD_RESTART, BAD_VALUE, SPARE = range(6)
 MESSAGES = {
     TRUNCATED: "the data end before the last pixel",
@@ -54,7 +56,7 @@ def decode_lossless(data: bytes) -> NDArray[np.uint16]:
         raise NotCovered("restarts inside a row")
     if codes is None or (codes & 0xFF).max() > 16:
         raise BadStream("no Huffman table, or one with differences of more than 16 bits")
-    out = np.empty((scan.rows, scan.columns), np.uint16)
+    out = empty((scan.rows, scan.columns), np.uint16)
     stream = np.frombuffer(data, np.uint8)
     every = scan.restart // scan.columns
     run = zero_run(codes)
@@ -123,17 +125,17 @@ def _refill(stream, position, held, count, missing):  # type: ignore[no-untyped-
     while count < 32:
         if position + 4 <= stream.size:
             word = (
-                np.int64(stream[position]) << 24
-                | np.int64(stream[position + 1]) << 16
-                | np.int64(stream[position + 2]) << 8
-                | np.int64(stream[position + 3])
+                np.int64(stream[Place(position)]) << 24
+                | np.int64(stream[Place(position + 1)]) << 16
+                | np.int64(stream[Place(position + 2)]) << 8
+                | np.int64(stream[Place(position + 3)])
             )
             if ((word & 0x7F7F7F7F) + 0x01010101) & word & 0x80808080 == 0:  # none of the four is 0xFF
                 return position + 4, held << 32 | word, count + 32, missing
-        byte = np.int64(stream[position]) if position < stream.size else np.int64(0xFF)
+        byte = np.int64(stream[Place(position)]) if position < stream.size else np.int64(0xFF)
         if byte != 0xFF:
             position += 1
-        elif position + 1 < stream.size and stream[position + 1] == 0:
+        elif position + 1 < stream.size and stream[Place(position + 1)] == 0:
             position += 2
         else:
             return position, held << 32, count + 32, missing + 32
@@ -144,10 +146,10 @@ def _refill(stream, position, held, count, missing):  # type: ignore[no-untyped-
 @numba.njit(nogil=True, cache=True)
 def _difference(held, count, short, codes):  # type: ignore[no-untyped-def]
     """Return the next difference (H.1.2.2) and the bits left; -1 bits where no code begins so."""
-    entry = np.int64(short[(held >> (count - SHORT_BITS)) & ((1 << SHORT_BITS) - 1)])
+    entry = np.int64(short[Place((held >> (count - SHORT_BITS)) & ((1 << SHORT_BITS) - 1))])
     if entry:
         return entry >> 8, count - (entry & 0xFF)
-    code = np.int64(codes[(held >> (count - CODE_BITS)) & ((1 << CODE_BITS) - 1)])
+    code = np.int64(codes[Place((held >> (count - CODE_BITS)) & ((1 << CODE_BITS) - 1))])
     if code == 0:
         return np.int64(0), np.int64(-1)
     extra = code & 0xFF
@@ -165,9 +167,9 @@ def _difference(held, count, short, codes):  # type: ignore[no-untyped-def]
 def _marker(stream, position, count, missing):  # type: ignore[no-untyped-def]
     """Return where the next marker's code is, and the whole bytes before it that no pixel used; -1 for no marker."""
     spare = (count - missing) // 8
-    while position + 1 < stream.size and not (stream[position] == 0xFF and stream[position + 1] != 0):
+    while position + 1 < stream.size and not (stream[Place(position)] == 0xFF and stream[Place(position + 1)] != 0):
         position, spare = position + 1, spare + 1
-    while position < stream.size and stream[position] == 0xFF:
+    while position < stream.size and stream[Place(position)] == 0xFF:
         position += 1
     return (position if position < stream.size else -1), spare
 
@@ -200,7 +202,7 @@ def _decode(stream, start, every, predictor, bits, short, codes, zeros, zero_bit
             position, spare = _marker(stream, position, count, missing)
             if position < 0:
                 return TRUNCATED
-            if spare > MAX_SPARE or stream[position] != FIRST_RESTART + (y // every - 1) % 8:
+            if spare > MAX_SPARE or stream[Place(position)] != FIRST_RESTART + (y // every - 1) % 8:
                 return BAD_RESTART
             position += 1
             held = count = missing = np.int64(0)
@@ -220,13 +222,13 @@ def _decode(stream, start, every, predictor, bits, short, codes, zeros, zero_bit
             if count < missing:  # bits were used that aren't there
                 return TRUNCATED if missing else BAD_CODE
             if not from_left and x:
-                left = _predicted(predictor, left, np.int64(above[x]), np.int64(above[x - 1]))
+                left = _predicted(predictor, left, np.int64(above[Place(x)]), np.int64(above[Place(x - 1)]))
             left = (left + difference) & 0xFFFF
-            row[x] = left
+            row[Place(x)] = left
             seen |= left
             x += 1
     position, spare = _marker(stream, position, count, missing)
-    if position < 0 or stream[position] != EOI:
+    if position < 0 or stream[Place(position)] != EOI:
         return TRUNCATED if position < 0 else SPARE
     if seen >> bits:
         return BAD_VALUE
@@ -243,7 +245,7 @@ def _walk(stream, start, blocks, every, dc, ac):  # type: ignore[no-untyped-def]
             position, spare = _marker(stream, position, count, missing)
             if position < 0:
                 return TRUNCATED
-            if spare > MAX_SPARE or stream[position] != FIRST_RESTART + (block // every - 1) % 8:
+            if spare > MAX_SPARE or stream[Place(position)] != FIRST_RESTART + (block // every - 1) % 8:
                 return BAD_RESTART
             position += 1
             held = count = missing = np.int64(0)
@@ -251,7 +253,7 @@ def _walk(stream, start, blocks, every, dc, ac):  # type: ignore[no-untyped-def]
         while index < BLOCK:
             position, held, count, missing = _refill(stream, position, held, count, missing)
             bits = (held >> (count - 16)) & 0xFFFF
-            code = np.int64(dc[bits] if index == 0 else ac[bits])
+            code = np.int64(dc[Place(bits)] if index == 0 else ac[Place(bits)])
             run, extra = (code >> 4) & 15, code & 15
             count -= (code >> 8) + extra
             if code == 0 or count < missing:
@@ -264,4 +266,4 @@ def _walk(stream, start, blocks, every, dc, ac):  # type: ignore[no-untyped-def]
     position, spare = _marker(stream, position, count, missing)
     if position < 0:
         return TRUNCATED
-    return WHOLE if stream[position] == EOI and spare <= MAX_SPARE else SPARE
+    return WHOLE if stream[Place(position)] == EOI and spare <= MAX_SPARE else SPARE

@@ -5,6 +5,7 @@ from collections import Counter
 from mammoflow.images.huffman import BadStream, TruncatedStream
 
 SOC, SIZ, SOT, EOC = 0xFF4F, 0xFF51, 0xFF90, 0xFFD9
+COD, REVERSIBLE = 0xFF52, 1
 SHORTEST_PART = 14  # bytes: SOT and SOD markers
 
 
@@ -38,6 +39,16 @@ def check_jpeg2000(data: bytes) -> None:
         raise TruncatedStream("the last tile-part doesn't end at an end marker")
     if len(seen) != tiles or any(parts and seen[tile] != parts for tile, parts in promised.items()):
         raise TruncatedStream(f"{len(seen)} of {tiles} tiles, or not all their parts")
+
+
+def is_reversible(data: bytes) -> bool:
+    """Whether the main header names the reversible wavelet (A.6.1, table A.20), whose result has no rounding."""
+    position = 2
+    while (marker := _number(data, position, 2)) != SOT:
+        if marker == COD:
+            return _number(data, position + 13, 1) == REVERSIBLE
+        position += 2 + _number(data, position + 2, 2)
+    return False
 
 
 def _main_header(data: bytes) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mammoflow.errors import RenderError
 from mammoflow.images.breast import breast_mask, chest_wall, mask_box
+from mammoflow.images.buffers import empty
 from mammoflow.images.sampling import counts, shrink_factor, shrunk_brightness
 from mammoflow.images.stored import Stored, read_stored
 from mammoflow.images.windows import brightness, grey_table
@@ -125,7 +126,7 @@ def look_up(patterns: NDArray[Any], table: NDArray[Any]) -> NDArray[Any]:
     size = BYTE if patterns.dtype == np.uint8 else WORD
     whole = np.zeros(size, table.dtype)
     whole[: len(table)] = table
-    return cv2.LUT(patterns, whole)
+    return cv2.LUT(patterns, whole, empty(patterns.shape, table.dtype))
 
 
 def _enlarged(

@@ -4,6 +4,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+Place = np.uint64  # that no place can be negative spares a check at each pixel
 FINEST = 1024  # pixels: the long side from which a shrunk picture holds all that the breast's outline needs
 
 
@@ -44,7 +45,7 @@ def _block_means(patterns, table, factor):  # type: ignore[no-untyped-def]
             for x in range(out.shape[1]):
                 total = np.int64(0)
                 for column in range(x * factor, min((x + 1) * factor, width)):
-                    total += table[patterns[source, column]]
+                    total += table[patterns[Place(source), Place(column)]]
                 sums[x] += total
         for x in range(out.shape[1]):
             out[y, x] = sums[x] // (rows * (min((x + 1) * factor, width) - x * factor))
@@ -77,5 +78,5 @@ def _counts(patterns, bits, region, factor):  # type: ignore[no-untyped-def]
         for block in range(row.size):
             if row[block]:
                 for x in range(block * factor, min((block + 1) * factor, width)):
-                    out[patterns[y, x]] += 1
+                    out[patterns[Place(y), Place(x)]] += 1
     return out

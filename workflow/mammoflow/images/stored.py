@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from mammoflow.errors import RenderError
+from mammoflow.images.decoders import DECODERS, Decoders
 from mammoflow.images.dicom import read_dicom
 from mammoflow.images.pictures import read_pgm, read_picture
 from mammoflow.provenance import DIGEST_LENGTH
@@ -60,8 +61,8 @@ class Stored:
         return sha.hexdigest()[:DIGEST_LENGTH]
 
 
-def read_stored(path: str | Path) -> Stored:
-    """Read the stored values of a DICOM, PNG, PGM or TIFF file.
+def read_stored(path: str | Path, decoders: Decoders = DECODERS) -> Stored:
+    """Read the stored values of a DICOM, PNG, PGM or TIFF file, compressed ones by `decoders`.
 
     Raises
     ------
@@ -75,18 +76,18 @@ def read_stored(path: str | Path) -> Stored:
     except OSError as error:
         raise RenderError("unreadable_file", f"{path.name}: {error.strerror}") from error
     try:
-        return _read(path, start)
+        return _read(path, start, decoders)
     except RenderError as error:
         raise RenderError(error.reason, f"{path.name}: {error}") from error
 
 
-def _read(path: Path, start: bytes) -> Stored:
+def _read(path: Path, start: bytes, decoders: Decoders) -> Stored:
     if start[:2] in (b"P2", b"P5"):
         patterns, bits, photometric = read_pgm(path)
         return Stored(patterns, bits, False, photometric, Dataset(), "pgm")
     if start[128:] != b"DICM" and start.startswith((b"\x89PNG", b"II*\0", b"MM\0*")):
         patterns, bits, photometric = read_picture(path)
         return Stored(patterns, bits, False, photometric, Dataset(), "pillow")
-    patterns, header, decoder = read_dicom(path)
+    patterns, header, decoder = read_dicom(path, decoders)
     signed = bool(header.PixelRepresentation)
     return Stored(patterns, int(header.BitsStored), signed, str(header.PhotometricInterpretation), header, decoder)

@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.pixels import apply_modality_lut
-from pydicom.pixels.processing import apply_voi
 
 from mammoflow.errors import RenderError
 from mammoflow.images.stored import Stored
 
 Table = NDArray[np.float64]
 WHITE = 255.0
+LUT_DEPTHS = (8, *range(10, 17))  # bits of a VOI LUT's entries (PS3.3 C.8.11.3.1.5)
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
@@ -198,12 +198,30 @@ def _lut(stored: Stored, x: Table, index: int, count: int) -> tuple[Table, dict[
     if index >= count:
         raise RenderError("no_such_window", f"VOI LUT {index} asked, the file has {count}: window.index in the config")
     try:
-        depth = int(stored.header.VOILUTSequence[index].LUTDescriptor[2])
-        output = apply_voi(np.rint(x).astype(np.int64), stored.header, index)
-    except (ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:
+        first, depth, entries = _entries(stored.header, index)
+    except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise RenderError("bad_voi_lut", f"VOI LUT {index} can't be applied: {error}") from error
-    share = np.clip(np.asarray(output, dtype=np.float64) / (2**depth - 1), 0.0, 1.0)
+    output = entries[np.clip(np.rint(x).astype(np.int64) - first, 0, entries.size - 1)]
+    share = np.clip(output / (2.0**depth - 1), 0.0, 1.0)
     return share, {"mode": "dicom", "index": index, "function": "LUT"}
+
+
+def _entries(header: Dataset, index: int) -> tuple[int, int, NDArray[np.int64]]:
+    """Return a VOI LUT's first value mapped, bits of an entry, and entries (PS3.3 C.11.2.1.1).
+
+    pydicom 3.0's `apply_voi` counts places in the entries' own type, so an 8-bit LUT begins anew every 256 values.
+    """
+    item = header.VOILUTSequence[index]
+    count, first, depth = (int(number) for number in item.LUTDescriptor)
+    if depth not in LUT_DEPTHS:
+        raise ValueError(f"entries of {depth} bits, expected 8 or 10 to 16")
+    data = item.LUTData
+    if isinstance(data, bytes):
+        data = np.frombuffer(data, ">u2" if header.original_encoding[1] is False else "<u2")
+    entries = np.atleast_1d(np.asarray(data, np.int64))[: count or 2**16]
+    if entries.size < (count or 2**16):
+        raise ValueError(f"{entries.size} entries, {count or 2**16} are announced")
+    return first, depth, entries
 
 
 def _percentile(
