@@ -208,6 +208,7 @@ def test_an_edited_annotation_trains_again_and_converts_nothing(study):
     ("section", "changes", "rules"),
     [
         ("detect", {"epochs": 31}, FROM_DETECTORS),
+        ("detect", {"nms_iou": 0.3}, FROM_DETECTORS - {"detect_train"}),
         ("crops", {"false_frames_per_image": 2.0}, FROM_THRESHOLDS),
         ("classify", {"epochs": 3}, FROM_CLASSIFIERS),
         ("explain", {"composite": "epsilon_gamma_flat"}, {*STAGE_RULES["explain"], *REPORT}),

@@ -18,6 +18,11 @@ from mammoflow.errors import ConfigError
 
 SCHEMA = Path(__file__).parent.parent / "schemas" / "config.schema.yaml"
 RTDETR_SIZE = 128  # pixels; 16 x 16 + 8 x 8 + 4 x 4 cells, of which an RT-DETR takes 300
+# settings of section `detect` that decide the weights; another of the rest judges pictures anew but trains nothing
+TRAINING_KEYS = (
+    "weights", "image_size", "epochs", "batch", "learning_rate", "validation_share", "patience",
+    "background_per_positive", "copy_paste", "phantom_paste", "tiles", "precision", "threads", "augment",
+)  # fmt: skip
 RESERVED_NAMES = {"paper"}  # a directory between detector and data set in results/detect/
 
 

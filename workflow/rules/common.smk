@@ -3,7 +3,12 @@
 import os
 import sys
 
-from mammoflow.config import check_config, sweep_points, sweep_settings
+from mammoflow.config import (
+    TRAINING_KEYS,
+    check_config,
+    sweep_points,
+    sweep_settings,
+)
 from mammoflow.diagnose.request import check_request
 from mammoflow.errors import MammoflowError
 from mammoflow.index.listing import listing_digest

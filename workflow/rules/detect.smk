@@ -24,7 +24,7 @@ rule detect_train:
         runtime=grows(1440),
         gpu=GPU,
     params:
-        settings=shared_setting("detect"),
+        settings={key: setting("detect", key) for key in TRAINING_KEYS},
         device=setting("device"),
         seed=setting("seed"),
         code=code_digest("detect"),

@@ -11,10 +11,10 @@ rule index_scan:
         "results/logs/index_scan/{dataset}.log",
     benchmark:
         "results/benchmarks/index_scan/{dataset}.tsv"
-    conda:
-        "../../envs/index.yaml"
     # almost all waits for it; a pretraining, which waits for nothing, would keep it from its two cores for minutes
     priority: 1
+    conda:
+        "../../envs/index.yaml"
     threads: 2
     resources:
         mem_mb=grows(2000),

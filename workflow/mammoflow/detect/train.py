@@ -16,7 +16,7 @@ from PIL import Image
 from ultralytics.data.utils import img2label_paths
 
 from mammoflow import tables
-from mammoflow.config import weights_for
+from mammoflow.config import TRAINING_KEYS, weights_for
 from mammoflow.detect.model import CHANNELS, is_rtdetr, save_detector
 from mammoflow.detect.offline import integrations_off
 from mammoflow.detect.preprocess import common_size
@@ -28,10 +28,6 @@ from mammoflow.provenance import code_digest, file_sha256, settings_digest, text
 from mammoflow.tables import FINDINGS
 
 log = logging.getLogger("mammoflow")
-TRAINING_KEYS = (
-    "weights", "image_size", "epochs", "batch", "learning_rate", "validation_share", "patience",
-    "background_per_positive", "copy_paste", "phantom_paste", "tiles", "precision", "threads", "augment",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
