@@ -107,10 +107,19 @@ class Study:
 
 
 def jobs_in(text: str) -> Iterable[str]:
+    """Name the jobs that a run's terminal shows, `rule` or `rule wildcard=value,...`."""
+    return jobs_by_id(text).values()
+
+
+def jobs_by_id(text: str) -> dict[str, str]:
+    """Name the jobs that a run's terminal shows, by the number that Snakemake gave each in this run."""
+    jobs = {}
     for rule, body in JOB.findall(text):
         wildcards = re.search(r"^    wildcards: (.*)$", body, re.M)
+        number = re.search(r"^    jobid: (\d+)$", body, re.M)[1]
         if rule != "all":
-            yield f"{rule} {wildcards[1].replace(' ', '')}" if wildcards else rule
+            jobs[number] = f"{rule} {wildcards[1].replace(' ', '')}" if wildcards else rule
+    return jobs
 
 
 def plant_identities(raw: Path) -> None:
