@@ -7,7 +7,7 @@ Rates are CPU seconds on one core, one thread, of a process that has loaded its 
     convert    all that rule images_convert does with one uncompressed picture of 12.8 megapixels, phantom tissue
     train      forward, backward and a step of AdamW, batch 2, on a canvas of the breast's shape, random weights
     detect     forward on one such canvas
-    job        what `snakemake -n` takes for the study as shipped; a job on SLURM does so twice
+    job        twice what `snakemake -n` takes for the study: on SLURM each job parses the workflow twice
 
 Studies are counted as: half of an annotated patient's views show a lesion, the others are trained on as background
 (`detect.background: annotated`); a training sees all folds but one.
@@ -15,7 +15,7 @@ Studies are counted as: half of an annotated patient's views show a lesion, the 
 
 import argparse
 import json
-import os
+import re
 import resource
 import subprocess
 import sys
@@ -40,7 +40,11 @@ PICTURE = (4096, 3125)  # 12.8 megapixels
 CANVAS = (640, 384)  # 0.6 of the square: a breast's box is 0.57 of a mini-MIAS film in the median
 IMAGES = {"format": "png", "masters": False, "train_size": 640, "breast_crop": True, "breast_margin": 0.05,
           "same_side": True}  # fmt: skip
-STUDIES = [(4_000, 800), (94_000, 5_000)]  # images, and images with a lesion that an expert framed
+# images, images with a lesion that an expert framed, shards
+STUDIES = [
+    {"images": 4_000, "annotated": 800, "shards": {"annotated": 2, "other": 6}},
+    {"images": 94_000, "annotated": 5_000, "shards": {"annotated": 16, "other": 112}},
+]
 ARCHITECTURES = ["yolov5n", "yolov6n"]
 FOLDS, EPOCHS = 5, 100
 
@@ -53,7 +57,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     rates = measured(asked.rounds)
-    studies = [costs(images, lesions, rates) for images, lesions in STUDIES]
+    studies = [costs(study, rates) for study in STUDIES]
     for told in (rates, *studies):
         print(json.dumps(told))
     if asked.json:
@@ -61,7 +65,7 @@ def main() -> None:
 
 
 def measured(rounds: int) -> dict[str, float]:
-    """Return CPU seconds: a picture converted, a picture trained on and detected in by architecture, a plan made."""
+    """Return CPU seconds: a picture converted, a picture trained on and detected in by architecture; bytes a pixel."""
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         target = Target("costs", {"mode": "dicom", "index": 0}, IMAGES, root, mask_labels=False)
@@ -71,7 +75,6 @@ def measured(rounds: int) -> dict[str, float]:
     for name in ARCHITECTURES:
         rates[f"train {name}"] = least(training_step(name), rounds) / 2
         rates[f"detect {name}"] = least(detection(name), rounds)
-    rates["job"] = 2 * min(planning() for _ in range(rounds))
     return {name: round(rate, 3) for name, rate in rates.items()}
 
 
@@ -140,32 +143,44 @@ def channels(model: torch.nn.Module) -> int:
     return next(model.parameters()).shape[1]
 
 
-def planning() -> float:
-    """Return CPU seconds of `snakemake -n` for the study as shipped."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def planning(shards: dict[str, int]) -> tuple[int, float]:
+    """Return the jobs of a study with these shards, and the CPU seconds of the `snakemake -n` that counts them."""
     with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, "-m", "snakemake", "-n", "-q", "all", "--snakefile", str(PROJECT / "Snakefile")]
-        subprocess.run(
-            [*command, "--directory", directory, "--configfile", str(PROJECT / "config.yaml")],
-            check=True, capture_output=True, env=os.environ,
+        for name in ("positive", "negative", "annotations"):
+            Path(directory, name).mkdir()
+        data = {
+            "name": "hospital", "role": "internal", "source": "dicom", "root": directory, "shards": shards,
+            "directories": {"positive": "positive", "negative": "negative"},
+            "annotations": [{"format": "voc", "path": "annotations"}], "window": {"mode": "dicom", "index": 0},
+        }  # fmt: skip
+        settings = {"datasets": [data], "labels": {"folds": FOLDS}, "detect": {"architectures": ARCHITECTURES}}
+        config = Path(directory, "study.yaml")
+        config.write_text(json.dumps(settings), "utf-8")
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [sys.executable, "-m", "snakemake", "-n", "-q", "rules", "--snakefile", str(PROJECT / "Snakefile"),
+             "--directory", directory, "--configfile", str(config)],
+            check=True, capture_output=True, text=True,
         )  # fmt: skip
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    jobs = int(re.search(r"^total +(\d+)$", done.stdout + done.stderr, re.MULTILINE)[1])
+    return jobs, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def costs(images: int, lesions: int, rates: dict[str, float]) -> dict[str, float]:
-    """Return core hours, and GB of pictures, of a study with `lesions` images in which an expert framed a lesion."""
-    trained = 2 * lesions * (FOLDS - 1) / FOLDS
+def costs(study: dict[str, Any], rates: dict[str, float]) -> dict[str, Any]:
+    """Return jobs, core hours, and GB of pictures of a study."""
+    images, jobs, parsing = study["images"], *planning(study["shards"])
+    trained = 2 * study["annotated"] * (FOLDS - 1) / FOLDS
     of_training = {name: trained * EPOCHS * rates[f"train {name}"] / 3600 for name in ARCHITECTURES}
-    # an annotated image is judged by the one model that never saw it, any other by the model of its fold or by all
-    detected = images * sum(rates[f"detect {name}"] for name in ARCHITECTURES)
-    return {
-        "images": images,
-        "annotated": lesions,
+    # an annotated image is judged by the one model that never saw it; so is every other of an internal data set
+    detecting = images * sum(rates[f"detect {name}"] for name in ARCHITECTURES)
+    return study | {
+        "jobs": jobs,
+        "jobs_h": round(jobs * 2 * parsing / 3600, 2),
         "convert_h": round(images * rates["convert"] / 3600, 2),
         **{f"train_{name}_h_each": round(hours, 1) for name, hours in of_training.items()},
         "train_h": round(FOLDS * sum(of_training.values())),
-        "detect_h": round(detected / 3600, 2),
+        "detect_h": round(detecting / 3600, 2),
         "pictures_gb": round(images * PICTURE[0] * PICTURE[1] * rates["png_bytes_a_pixel"] / 1e9, 1),
     }
 
