@@ -12,14 +12,16 @@ import bisect
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -28,6 +30,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "workflow")]
 
 from small_study import Study, built_in_study, jobs_by_id, new_study  # noqa: E402
 
+from mammoflow.files import write_text  # noqa: E402
 from mammoflow.manifest import read_manifest  # noqa: E402
 from mammoflow.provenance import file_sha256  # noqa: E402
 
@@ -36,6 +39,7 @@ OF_THE_RUN = ("logs/", "benchmarks/", "manifests/", ".cache/", ".work/", "histor
 EPOCH = re.compile(r"^\[((?:detect|classify)_train [^\]]*)\] epoch (\d+)/", re.MULTILINE)
 RESUMED = re.compile(r"^\[((?:detect|classify)_train [^\]]*)\] going on after epoch", re.MULTILINE)
 FINISHED = re.compile(r"^Finished jobid: (\d+) ", re.MULTILINE)
+RECORD = "undisturbed.json"
 POLL_S = 0.05
 
 
@@ -111,24 +115,50 @@ def attempt(study: Study, jobs: int, seconds: float, terminal: Path) -> tuple[bo
         return False, 0
 
 
+def run_undisturbed(study: Study, make: Callable[[Path, Path], Study]) -> dict[str, Any]:
+    """Make and run the study; return its jobs, the times when they were done, and how long it took.
+
+    They are kept beside it, so that a drill that was stopped needn't run it again.
+    """
+    record = study.directory / RECORD
+    if not record.exists():
+        shutil.rmtree(study.directory, ignore_errors=True)
+        make(ROOT, study.directory)
+        began = time.time()
+        jobs = study.jobs()
+        whole = {
+            "jobs": sorted(jobs),
+            "took_s": time.time() - began,
+            "done_at_s": [moment - began for moment in finished_jobs(study)],
+        }
+        write_text(record, json.dumps(whole))
+    return json.loads(record.read_text("utf-8"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--directory", type=Path, required=True, help="where both runs are made; must not exist")
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        required=True,
+        help="where both runs are made; an undisturbed one that ended there counts",
+    )
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--study", choices=["small", "built-in"], default="small", help="small: 12 patients")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
-    make = new_study if options.study == "small" else built_in_study
     litter_before = leftovers()
 
-    # both from the same code, whatever is edited meanwhile
-    undisturbed, disturbed = (make(ROOT, options.directory / name) for name in ("undisturbed", "disturbed"))
-    began = time.time()
-    all_jobs = undisturbed.jobs()
-    took = time.time() - began
-    done_at = [moment - began for moment in finished_jobs(undisturbed)]
-    print(f"undisturbed: {len(done_at)} jobs in {took:.0f} s", flush=True)
+    undisturbed, disturbed = Study(options.directory / "undisturbed"), Study(options.directory / "disturbed")
+    whole = run_undisturbed(undisturbed, new_study if options.study == "small" else built_in_study)
+    all_jobs, done_at = set(whole["jobs"]), whole["done_at_s"]
+    print(f"undisturbed: {len(done_at)} jobs in {whole['took_s']:.0f} s", flush=True)
+    # from the same code, whatever was edited meanwhile
+    shutil.rmtree(disturbed.directory, ignore_errors=True)
+    shutil.copytree(
+        undisturbed.directory, disturbed.directory, ignore=shutil.ignore_patterns("results", ".snakemake", RECORD)
+    )
 
     random_moments = random.Random(options.seed)
     moments = sorted(random_moments.uniform(0, done_at[-1]) for _ in range(options.kills))
@@ -163,7 +193,7 @@ def main() -> None:
     figures = {
         "study": options.study,
         "jobs": len(done_at),
-        "undisturbed_s": round(took),
+        "undisturbed_s": round(whole["took_s"]),
         "kills": killed,
         "processes_killed": died,
         "disturbed_s": round(time.time() - began),
