@@ -36,6 +36,7 @@ JOB = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$(.*?)(?=^\[|^(?:local)?
 PLANTED = "PLANTED"  # in every tag of the raw files that may identify somebody
 PLANTED_BIRTH_DATE = "18971231"
 HOSTILE = "PLANTED $(touch pwned) `touch pwned` {shard} 'a' \"b\" ; touch pwned & #.dcm"  # a file's name
+WRITTEN_AT = 1_700_000_000  # of all raw files: their times are in the index, and two studies must be comparable
 IDENTIFYING = [
     "PatientName", "PatientBirthName", "OtherPatientNames", "OtherPatientIDs", "PatientAddress", "PatientComments",
     "PatientMotherBirthName", "PatientTelephoneNumbers", "MilitaryRank", "EthnicGroup", "Occupation",
@@ -150,6 +151,8 @@ def new_study(root: Path, directory: Path) -> Study:
     generate("hospital", study.raw, patients=10, malignant=6, benign=3, machines=["alpha", "beta"], seed=1)
     plant_identities(study.raw / "raw")
     name_one_hostile(study.raw)
+    for path in study.raw.rglob("*"):
+        os.utime(path, (WRITTEN_AT, WRITTEN_AT))
     settings = SMALL | {"datasets": [_internal("hospital"), _external()]}
     (study.directory / "study.yaml").write_text(yaml.safe_dump(settings))
     return study
