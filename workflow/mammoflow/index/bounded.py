@@ -22,7 +22,7 @@ class InflatesTooFarError(ValueError):
 
 
 class TooManyElementsError(ValueError):
-    """A header would take more than `MOST_READS` reads: millions of elements, minutes of parsing."""
+    """A header would take more than `MOST_READS` reads: millions of elements, half a minute and more of parsing."""
 
 
 class _Counted:
