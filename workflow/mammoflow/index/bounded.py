@@ -32,9 +32,9 @@ class _Counted:
         self.stream, self.left = stream, MOST_READS
         self.seek, self.tell = stream.seek, stream.tell
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1) -> bytes:
         self.left -= 1
-        if self.left < 0:
+        if self.left < 0 or size < 0:  # all that is left at once is what pydicom inflates
             raise TooManyElementsError(f"more than {MOST_READS} pieces of a header")
         return self.stream.read(size)
 
