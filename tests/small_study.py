@@ -36,6 +36,7 @@ JOB = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$(.*?)(?=^\[|^(?:local)?
 PLANTED = "PLANTED"  # in every tag of the raw files that may identify somebody
 PLANTED_BIRTH_DATE = "18971231"
 HOSTILE = "PLANTED $(touch pwned) `touch pwned` {shard} 'a' \"b\" ; touch pwned & #.dcm"  # a file's name
+WRITTEN_AT = 1_700_000_000  # of all raw files: their times are in the index, and two studies must be comparable
 IDENTIFYING = [
     "PatientName", "PatientBirthName", "OtherPatientNames", "OtherPatientIDs", "PatientAddress", "PatientComments",
     "PatientMotherBirthName", "PatientTelephoneNumbers", "MilitaryRank", "EthnicGroup", "Occupation",
@@ -107,10 +108,19 @@ class Study:
 
 
 def jobs_in(text: str) -> Iterable[str]:
+    """Name the jobs that a run's terminal shows, `rule` or `rule wildcard=value,...`."""
+    return jobs_by_id(text).values()
+
+
+def jobs_by_id(text: str) -> dict[str, str]:
+    """Name the jobs that a run's terminal shows, by the number that Snakemake gave each in this run."""
+    jobs = {}
     for rule, body in JOB.findall(text):
         wildcards = re.search(r"^    wildcards: (.*)$", body, re.M)
+        number = re.search(r"^    jobid: (\d+)$", body, re.M)[1]
         if rule != "all":
-            yield f"{rule} {wildcards[1].replace(' ', '')}" if wildcards else rule
+            jobs[number] = f"{rule} {wildcards[1].replace(' ', '')}" if wildcards else rule
+    return jobs
 
 
 def plant_identities(raw: Path) -> None:
@@ -141,6 +151,8 @@ def new_study(root: Path, directory: Path) -> Study:
     generate("hospital", study.raw, patients=10, malignant=6, benign=3, machines=["alpha", "beta"], seed=1)
     plant_identities(study.raw / "raw")
     name_one_hostile(study.raw)
+    for path in study.raw.rglob("*"):
+        os.utime(path, (WRITTEN_AT, WRITTEN_AT))
     settings = SMALL | {"datasets": [_internal("hospital"), _external()]}
     (study.directory / "study.yaml").write_text(yaml.safe_dump(settings))
     return study

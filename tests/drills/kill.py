@@ -4,6 +4,7 @@
 
 The moments are drawn evenly over the undisturbed run's time. A moment is carried over to the disturbed run by what was
 done then: so many jobs finished, and so many seconds since. All processes of the run die at once, as when a node does.
+No job that a run had finished may begin again in a later one, and all files must be those of the undisturbed run.
 """
 
 import argparse
@@ -11,22 +12,25 @@ import bisect
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "workflow")]
 
-from small_study import Study, built_in_study, new_study  # noqa: E402
+from small_study import Study, built_in_study, jobs_by_id, new_study  # noqa: E402
 
+from mammoflow.files import write_text  # noqa: E402
 from mammoflow.manifest import read_manifest  # noqa: E402
 from mammoflow.provenance import file_sha256  # noqa: E402
 
@@ -34,6 +38,8 @@ from mammoflow.provenance import file_sha256  # noqa: E402
 OF_THE_RUN = ("logs/", "benchmarks/", "manifests/", ".cache/", ".work/", "history.")
 EPOCH = re.compile(r"^\[((?:detect|classify)_train [^\]]*)\] epoch (\d+)/", re.MULTILINE)
 RESUMED = re.compile(r"^\[((?:detect|classify)_train [^\]]*)\] going on after epoch", re.MULTILINE)
+FINISHED = re.compile(r"^Finished jobid: (\d+) ", re.MULTILINE)
+RECORD = "undisturbed.json"
 POLL_S = 0.05
 
 
@@ -109,29 +115,58 @@ def attempt(study: Study, jobs: int, seconds: float, terminal: Path) -> tuple[bo
         return False, 0
 
 
+def run_undisturbed(study: Study, make: Callable[[Path, Path], Study]) -> dict[str, Any]:
+    """Make and run the study; return its jobs, the times when they were done, and how long it took.
+
+    They are kept beside it, so that a drill that was stopped needn't run it again.
+    """
+    record = study.directory / RECORD
+    if not record.exists():
+        shutil.rmtree(study.directory, ignore_errors=True)
+        make(ROOT, study.directory)
+        began = time.time()
+        jobs = study.jobs()
+        whole = {
+            "jobs": sorted(jobs),
+            "took_s": time.time() - began,
+            "done_at_s": [moment - began for moment in finished_jobs(study)],
+        }
+        write_text(record, json.dumps(whole))
+    return json.loads(record.read_text("utf-8"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--directory", type=Path, required=True, help="where both runs are made; must not exist")
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        required=True,
+        help="where both runs are made; an undisturbed one that ended there counts",
+    )
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--study", choices=["small", "built-in"], default="small", help="small: 12 patients")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
-    make = new_study if options.study == "small" else built_in_study
     litter_before = leftovers()
 
-    # both from the same code, whatever is edited meanwhile
-    undisturbed, disturbed = (make(ROOT, options.directory / name) for name in ("undisturbed", "disturbed"))
-    began = time.time()
-    undisturbed.jobs()
-    took = time.time() - began
-    done_at = [moment - began for moment in finished_jobs(undisturbed)]
-    print(f"undisturbed: {len(done_at)} jobs in {took:.0f} s", flush=True)
+    undisturbed, disturbed = Study(options.directory / "undisturbed"), Study(options.directory / "disturbed")
+    whole = run_undisturbed(undisturbed, new_study if options.study == "small" else built_in_study)
+    all_jobs, done_at = set(whole["jobs"]), whole["done_at_s"]
+    print(f"undisturbed: {len(done_at)} jobs in {whole['took_s']:.0f} s", flush=True)
+    # from the same code, whatever was edited meanwhile
+    shutil.rmtree(disturbed.directory, ignore_errors=True)
+    shutil.copytree(
+        undisturbed.directory, disturbed.directory, ignore=shutil.ignore_patterns("results", ".snakemake", RECORD)
+    )
 
     random_moments = random.Random(options.seed)
     moments = sorted(random_moments.uniform(0, done_at[-1]) for _ in range(options.kills))
     epochs: Counter[tuple[str, str]] = Counter()
     resumed: Counter[str] = Counter()
+    begun: set[str] = set()
+    finished: set[str] = set()
+    again: list[str] = []
     killed = died = half = 0
     began = time.time()
     for number, moment in enumerate(moments, start=1):
@@ -141,6 +176,7 @@ def main() -> None:
         was_killed, processes = attempt(disturbed, jobs, seconds, terminal)
         killed, died, half = killed + was_killed, died + processes, half + len(half_files(disturbed))
         count(terminal.read_text(), epochs, resumed)
+        again += follow(terminal.read_text(), begun, finished)
         done = len(finished_jobs(disturbed))
         print(f"{number}: at {jobs} jobs + {seconds:.1f} s {processes} processes died; {done} jobs done", flush=True)
     terminal = options.directory / "last.txt"
@@ -150,19 +186,22 @@ def main() -> None:
     if last.returncode:
         raise SystemExit(f"the last run failed:\n{terminal.read_text()[-4000:]}")
     count(terminal.read_text(), epochs, resumed)
+    again += follow(terminal.read_text(), begun, finished)
 
     expected, found = results(undisturbed), results(disturbed)
     different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     figures = {
         "study": options.study,
         "jobs": len(done_at),
-        "undisturbed_s": round(took),
+        "undisturbed_s": round(whole["took_s"]),
         "kills": killed,
         "processes_killed": died,
         "disturbed_s": round(time.time() - began),
         "files_compared": len(expected),
         "files_different": different,
         "half_files_taken_for_whole": half,
+        "finished_jobs_run_again": again,
+        "jobs_never_run": sorted(all_jobs - begun),
         "trainings_resumed": sum(resumed.values()),
         "epochs_needed": len(epochs),
         "epochs_trained": sum(epochs.values()),
@@ -171,7 +210,7 @@ def main() -> None:
     print(json.dumps(figures, indent=1))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
-    if different or half:
+    if different or half or again or all_jobs - begun:
         sys.exit(1)
 
 
@@ -179,6 +218,15 @@ def count(terminal: str, epochs: "Counter[tuple[str, str]]", resumed: "Counter[s
     """Count the epochs that were trained, by training and number, and the trainings that went on from a state."""
     epochs.update(EPOCH.findall(terminal))
     resumed.update(RESUMED.findall(terminal))
+
+
+def follow(terminal: str, begun: set[str], finished: set[str]) -> list[str]:
+    """Add a run's jobs to `begun` and `finished`; name those that it began though an earlier run had finished them."""
+    jobs = jobs_by_id(terminal)
+    again = sorted(finished & set(jobs.values()))
+    begun |= set(jobs.values())
+    finished |= {jobs[number] for number in FINISHED.findall(terminal) if number in jobs}
+    return again
 
 
 def leftovers() -> set[str]:

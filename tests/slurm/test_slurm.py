@@ -10,6 +10,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 from small_study import SMALL, Study, new_study
 
@@ -84,11 +85,18 @@ def run(root, cluster, tmp_path_factory):
             disturbed = disturb(cluster, study, process)
             process.wait(timeout=3600)
         finally:
-            process.terminate()
+            end_all(study)
             process.wait()
     text = output.read_text()
     assert process.returncode == 0, text[-6000:]
     return study, text, disturbed
+
+
+def end_all(study: Study) -> None:
+    """Kill what is left of the run: the main process, and what a node that was set down has forgotten."""
+    for process in psutil.process_iter(["cmdline"]):
+        if str(study.code / "Snakefile") in (process.info["cmdline"] or []):
+            process.kill()
 
 
 def disturb(cluster: Cluster, study: Study, process: subprocess.Popen) -> dict[str, str]:

@@ -297,6 +297,7 @@ def test_another_seed_runs_everything(study):
         ("explain", {*STAGE_RULES["explain"], *REPORT}),
         ("anatomy", {*STAGE_RULES["anatomy"], *REPORT}),
         ("report", REPORT),
+        ("predict", set()),
         ("diagnose", set()),
         ("verify", set()),
     ],
@@ -307,6 +308,13 @@ def test_a_changed_module_runs_its_stage_and_what_follows(lab, stage, rules):
         module.write_text(module.read_text() + "\n# changed\n")
         jobs = lab.jobs("--dry-run")
     assert jobs == of(lab.all_jobs, rules)
+
+
+def test_a_changed_module_of_the_phantoms_draws_them_again_and_the_same(study):
+    module = study.code / "workflow" / "mammoflow" / "phantom" / "__init__.py"
+    module.write_text(module.read_text() + "\n# changed\n")
+    read_again = of(study.all_jobs, {"phantom_generate", "index_scan", "labels_read"}, dataset="outside")
+    assert planned_jobs(study) == read_again | {"labels_patients", "labels_plan"}
 
 
 def test_a_changed_module_of_the_index_reads_again_and_finds_the_same(study):

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from mammoflow import tables
 from mammoflow.errors import ConfigError, DataError
-from mammoflow.index import deflated, entries, scan
+from mammoflow.index import bounded, entries, scan
 from mammoflow.index.entries import _read_header
 from mammoflow.index.headers import describe
 from mammoflow.provenance import file_sha256
@@ -273,7 +274,7 @@ def test_endless_numbers(header):
 def test_file_that_inflates_without_bound(save, index, tmp_path, monkeypatch):
     path = save("bomb.dcm")
     save("good.dcm")
-    monkeypatch.setattr(deflated, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(bounded, "MOST_BYTES", 2**20)
     for name, size in (("bomb.dcm", 2**21), ("deflated.dcm", 2**10)):
         header = dcmread(path)
         header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
@@ -281,6 +282,31 @@ def test_file_that_inflates_without_bound(save, index, tmp_path, monkeypatch):
         header.PixelData = bytes(size)
         header.save_as(tmp_path / "root" / name)
     assert index()["reason"].to_dict() == {"bomb.dcm": "inflates_too_far", "deflated.dcm": "", "good.dcm": ""}
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_file_of_millions_of_elements(save, index, tmp_path, monkeypatch, syntax):
+    header = dcmread(save("good.dcm"))
+    header.file_meta.TransferSyntaxUID = syntax
+    header.SOPInstanceUID = "1.2.3.9"
+    header.OtherPatientIDsSequence = [Dataset() for _ in range(2000)]
+    header["OtherPatientIDsSequence"].is_undefined_length = True  # else pydicom leaves it unread
+    header.save_as(tmp_path / "root" / "many.dcm")
+    assert index()["reason"].to_dict() == {"good.dcm": "", "many.dcm": ""}
+    assert index()["transfer_syntax_uid"]["many.dcm"] == syntax
+    monkeypatch.setattr(bounded, "MOST_READS", 1000)
+    os.utime(tmp_path / "root" / "many.dcm")
+    assert index()["reason"].to_dict() == {"good.dcm": "", "many.dcm": "unreadable_header"}
+
+
+def test_deflated_file_without_a_preamble(save, index, tmp_path):
+    """It is inflated in bounded memory, too: the group of file meta information starts it."""
+    header = dcmread(save("good.dcm"))
+    header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    header.SOPInstanceUID = "1.2.3.9"
+    header.save_as(tmp_path / "bare.dcm")
+    (tmp_path / "root" / "bare.dcm").write_bytes((tmp_path / "bare.dcm").read_bytes()[132:])
+    assert index()["reason"].to_dict() == {"bare.dcm": "", "good.dcm": ""}
 
 
 def test_permission_is_asked_again(save, index, monkeypatch):

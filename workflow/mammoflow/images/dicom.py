@@ -8,7 +8,6 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
@@ -26,7 +25,7 @@ from mammoflow.images.codestreams import picture_size
 from mammoflow.images.decoders import Decoders, decode
 from mammoflow.images.huffman import TruncatedStream
 from mammoflow.images.rle import decode_rle
-from mammoflow.index.deflated import InflatesTooFarError, check_inflated
+from mammoflow.index.bounded import InflatesTooFarError, read_bounded
 
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 PIXEL_DATA = (0x7FE0, 0x0010)
@@ -75,12 +74,13 @@ def read_dicom(path: Path, decoders: Decoders) -> tuple[NDArray[Any], Dataset, s
 
 def _header(stream: BinaryIO) -> Dataset:
     """Read a header; `stream` is left where Pixel Data begin (at the end, when they are deflated)."""
-    check_inflated(stream)
     try:
-        return dcmread(stream, stop_before_pixels=True)
+        return read_bounded(stream, stop_before_pixels=True)
     except InvalidDicomError:
         stream.seek(0)
-        header = dcmread(stream, stop_before_pixels=True, force=True)  # some were written without PS3.10's preamble
+        header = read_bounded(
+            stream, stop_before_pixels=True, force=True
+        )  # some were written without PS3.10's preamble
         if "SOPClassUID" not in header:
             raise RenderError("not_dicom", "neither DICOM nor PNG, PGM or TIFF") from None
         return header
@@ -145,7 +145,7 @@ def _element(stream: BinaryIO, syntax: UID) -> Element:
 
 def _inflated(stream: BinaryIO) -> Element:
     stream.seek(0)
-    whole = dcmread(stream, force=True)
+    whole = read_bounded(stream, force=True)
     if "PixelData" not in whole or not whole.PixelData:
         reason = "unsupported_pixel_format" if "FloatPixelData" in whole else "no_pixel_data"
         raise RenderError(reason, "no whole-number pixel data, or the file ends before them")
@@ -158,7 +158,7 @@ def _check_format(header: Dataset) -> None:
     if int(header.get("SamplesPerPixel") or 1) != 1 or "MONOCHROME" not in str(header.PhotometricInterpretation):
         raise RenderError("not_monochrome", f"{header.PhotometricInterpretation}, expected MONOCHROME1 or 2")
     allocated, bits = int(header.BitsAllocated), int(header.BitsStored)
-    high = int(header.get("HighBit", bits - 1))
+    high, _ = int(header.get("HighBit", bits - 1)), int(header.PixelRepresentation)  # readable, too
     if allocated not in (8, 16) or not 1 <= bits <= allocated or not bits - 1 <= high < allocated:
         raise RenderError(
             "unsupported_pixel_format",

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from mammoflow.index import headers
-from mammoflow.index.deflated import InflatesTooFarError, check_inflated
+from mammoflow.index.bounded import InflatesTooFarError, read_bounded
 from mammoflow.index.keys import key
 from mammoflow.index.listing import ListedFile
 from mammoflow.provenance import DIGEST_LENGTH, file_sha256
@@ -148,14 +147,13 @@ def _read_header(path: Path) -> tuple[Dataset, str]:
     """Read a header; the reason, when not empty, says that the file is no DICOM object."""
     tags = list(headers.TAGS)
     with path.open("rb") as stream:
-        check_inflated(stream)
         try:
-            header = dcmread(stream, stop_before_pixels=True, specific_tags=tags)
+            header = read_bounded(stream, stop_before_pixels=True, specific_tags=tags)
         except InvalidDicomError:
             # objects written without the preamble of PS3.10 exist; other files must not be taken for one
             stream.seek(0)
             try:
-                header = dcmread(stream, stop_before_pixels=True, specific_tags=tags, force=True)
+                header = read_bounded(stream, stop_before_pixels=True, specific_tags=tags, force=True)
             except Exception:
                 return Dataset(), "not_dicom"
             if not headers.text(header, "SOPClassUID").startswith("1.2.840.10008."):
