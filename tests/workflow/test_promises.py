@@ -175,7 +175,7 @@ def test_a_removed_negative_file_converts_its_shard_alone_and_is_in_no_table_any
     }  # fmt: skip
     path.unlink()
     assert planned_jobs(study) == behind_a_negative(study.all_jobs, shard)
-    study.jobs("crops")
+    study.jobs("crops", "detections", "results/labels/hospital/truth.tsv")
     assert naming(study, image_id) == set()
 
 
