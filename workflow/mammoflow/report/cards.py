@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mammoflow.boxes import Boxes
 from mammoflow.report.figures import panels, style
 from mammoflow.report.study import Study, each, framed
+from mammoflow.report.wording import percent
 
 _HEIGHT = 380  # pixels
 _GAP = 6
@@ -24,7 +25,7 @@ def card(study: Study, frames: pd.DataFrame, image: panels.Row) -> Image.Image:
     for row in each(lesions):
         _frame(truth, row, region, scale, style.BENIGN if row.pathology == "benign" else style.EXPERT)
     for row in each(panels.of_image(frames, image)):
-        _frame(detected, row, region, scale, style.DETECTION, f"{100 * row.score:.0f} %")
+        _frame(detected, row, region, scale, style.DETECTION, percent(row.score))
     both = Image.new("RGB", (2 * size[0] + _GAP, _HEIGHT), "white")
     both.paste(truth, (0, 0))
     both.paste(detected, (size[0] + _GAP, 0))

@@ -19,7 +19,7 @@ from mammoflow.report.cards import card
 from mammoflow.report.detection import outcomes
 from mammoflow.report.figures import curves, panels, style
 from mammoflow.report.study import EDGES, IMAGE, Cohort, Study, each, public_settings
-from mammoflow.report.wording import rate_text
+from mammoflow.report.wording import percent, rate_text
 
 _WIDTH = 1300  # pixels of a figure inside the page
 _PER_GROUP = 6
@@ -200,12 +200,12 @@ def map_groups(study: Study) -> list[dict[str, Any]]:
 
 
 def _map(row: panels.Row, frames: pd.DataFrame) -> dict[str, str]:
-    share = "" if np.isnan(row.relevance_in_box) else f"; {100 * row.relevance_in_box:.0f} % inside the frame"
-    area = "" if not share else f" (a blind blob: {100 * row.blob_in_box:.0f} %)"
+    share = "" if np.isnan(row.relevance_in_box) else f"; {percent(row.relevance_in_box)} inside the frame"
+    area = "" if not share else f" (a blind blob: {percent(row.blob_in_box)})"
     doubt = "; most of it outside the breast" if row.flag == "outside_breast" else ""
     return {
         "picture": data_uri(_thumbnail(row, frames)),
-        "caption": f"{row.label}, {row.dataset}, score {100 * row.score:.0f} %{share}{area}{doubt}",
+        "caption": f"{row.label}, {row.dataset}, score {percent(row.score)}{share}{area}{doubt}",
     }
 
 

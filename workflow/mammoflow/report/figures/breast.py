@@ -8,7 +8,7 @@ from mammoflow.report.figures import panels
 from mammoflow.report.figures.style import DETECTION, NIPPLE, bare, new, words
 from mammoflow.report.position import nipples
 from mammoflow.report.study import Study, each
-from mammoflow.report.wording import rate_text
+from mammoflow.report.wording import percent, rate_text
 
 # Facing the patient: the right breast's outer side is on the reader's left.
 # Degrees, counterclockwise from the reader's right.
@@ -39,7 +39,7 @@ def nipple(study: Study, metrics: dict) -> Figure:
         panels.show(panel, image, title=panels.view_name(image))
         panels.frame(panel, panels.box_of(image), NIPPLE)
         detected = (image.detected_x1, image.detected_y1, image.detected_x2, image.detected_y2)
-        panels.frame(panel, detected, DETECTION, f"{100 * image.score:.0f} %", dashed=True)
+        panels.frame(panel, detected, DETECTION, percent(image.score), dashed=True)
     entry = metrics["anatomy"][0]
     figure.suptitle(
         f"Nipple found on {rate_text(entry['nipple_found'])} of the images, "

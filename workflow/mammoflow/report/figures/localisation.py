@@ -11,7 +11,7 @@ from mammoflow.report.figures import panels
 from mammoflow.report.figures.style import DETECTION, EXPERT, new, words
 from mammoflow.report.froc import judge
 from mammoflow.report.study import IMAGE, Cohort, Study, each, framed
-from mammoflow.report.wording import rate_text
+from mammoflow.report.wording import percent, rate_text
 
 
 def comparison(study: Study, metrics: dict) -> Figure:
@@ -57,10 +57,10 @@ def microcalcifications(study: Study, metrics: dict) -> Figure:
     figure = new(6.4, 4.0)
     whole, near = figure.subplots(1, 2, width_ratios=[1, 1.25])
     panels.show(whole, image, title=f"Mammogram ({panels.view_name(image)})")
-    panels.show(near, image, region, title=f"Microcalcifications, confidence {100 * score:.0f} %")
+    panels.show(near, image, region, title=f"Microcalcifications, confidence {percent(score)}")
     for axes in (whole, near):
         panels.frame(axes, panels.box_of(lesion), EXPERT)
-        panels.frame(axes, panels.box_of(detection), DETECTION, f"{100 * score:.0f} %")
+        panels.frame(axes, panels.box_of(detection), DETECTION, percent(score))
     _legend(figure)
     return figure
 

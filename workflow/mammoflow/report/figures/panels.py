@@ -15,6 +15,7 @@ from PIL import Image
 from mammoflow.boxes import Boxes, as_boxes, clip, expand
 from mammoflow.report.figures.style import BENIGN, DETECTION, EXPERT, bare
 from mammoflow.report.study import EDGES, IMAGE, Study, each, framed
+from mammoflow.report.wording import percent
 
 _LONG_SIDE = 1000  # pixels of a picture in a figure
 Row = Any  # a row of a table, by `itertuples`
@@ -85,7 +86,7 @@ def frame(
 def frames_of(axes: Axes, rows: pd.DataFrame, color: str, scores: bool = False, dashed: bool = False) -> None:
     """Draw the frames of table rows, with their scores in percent when asked."""
     for row in each(rows):
-        frame(axes, (row.x1, row.y1, row.x2, row.y2), color, f"{100 * row.score:.0f} %" if scores else "", dashed)
+        frame(axes, (row.x1, row.y1, row.x2, row.y2), color, percent(row.score) if scores else "", dashed)
 
 
 def truth_frames(axes: Axes, study: Study, image: Row) -> None:

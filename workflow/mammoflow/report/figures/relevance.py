@@ -8,6 +8,7 @@ from mammoflow.report.detection import hit_rule
 from mammoflow.report.figures import panels
 from mammoflow.report.figures.style import DETECTION, EXPERT, new, words
 from mammoflow.report.study import EDGES, IMAGE, Study, each, framed
+from mammoflow.report.wording import percent
 
 _NOTHING = "No relevance map of a detection that finds a malignant lesion was drawn."
 
@@ -58,7 +59,7 @@ def expert_and_map(study: Study, metrics: dict) -> Figure:
         panels.show(line[0], image, title=f"Expert's frame ({panels.view_name(image)})")
         panels.frame(line[0], _box(row, "lesion"), EXPERT)
         panels.show(line[1], image, title=f"Detection ({row.model})")
-        panels.frame(line[1], _box(row, "detected"), DETECTION, f"{100 * row.confidence:.0f} %")
+        panels.frame(line[1], _box(row, "detected"), DETECTION, percent(row.confidence))
         panels.show(line[2], image, title="Relevance (LRP)")
         panels.overlay(line[2], row)
     return figure
@@ -83,7 +84,7 @@ def aspects(study: Study, metrics: dict) -> Figure:
         for panel in axes[:, column]:
             panel.set(xlim=region[[0, 2]], ylim=region[[3, 1]])
         panels.frame(axes[0, column], _box(row, "lesion"), EXPERT)
-        panels.frame(axes[0, column], _box(row, "detected"), DETECTION, f"{100 * row.confidence:.0f} %")
+        panels.frame(axes[0, column], _box(row, "detected"), DETECTION, percent(row.confidence))
     axes[0, 0].set_ylabel("Mammogram")
     axes[1, 0].set_ylabel("Relevance (LRP)")
     return figure
