@@ -152,7 +152,7 @@ rule explain_try_classifier:
         environment("explain")
     threads: 1
     resources:
-        mem_mb=grows(4000),
+        mem_mb=grows(6000),
         runtime=grows(240),
         gpu=GPU,
     params:
