@@ -16,6 +16,9 @@ class Named(list):
     def items(self):
         return self.__dict__.items()
 
+    def get(self, name, default=None):
+        return self.__dict__.get(name, default)
+
 
 if __name__ == "__main__":
     given = json.load(sys.stdin)
