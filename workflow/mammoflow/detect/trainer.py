@@ -167,9 +167,7 @@ class FoldTrainer(DetectionTrainer):
         if self._weights:
             taken, total = load_pretrained(self.model, local_weights(self._weights), self._weights["sha256"])
             log.info("%d of %d tensors are pretrained", taken, total)
-        self.model.to(memory_format=torch.channels_last)  # convolutions of few channels are faster so
-        if self._fold_data["precision"] == "bfloat16":
-            self.model.loss = MethodType(_mixed_precision_loss, self.model)
+        self.model = prepared(self.model, self._fold_data["precision"])
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> MammogramDataset:
         """Read a list file; one shape of input in validation as in training."""
@@ -274,6 +272,14 @@ class RtdetrFoldTrainer(FoldTrainer):
         return RTDETRValidator(
             self.test_loader, save_dir=self.save_dir, args=copy(self.args), _callbacks=self.callbacks
         )
+
+
+def prepared(model: Any, precision: str) -> Any:
+    """Return a network ready for training: in the memory layout that is fastest, its loss in `precision`."""
+    model.to(memory_format=torch.channels_last)  # convolutions of few channels are faster so
+    if precision == "bfloat16":
+        model.loss = MethodType(_mixed_precision_loss, model)
+    return model
 
 
 def _mixed_precision_loss(model: Any, batch: dict[str, Any], predictions: Any = None) -> tuple[Any, Any]:
