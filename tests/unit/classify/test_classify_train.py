@@ -13,7 +13,7 @@ from mammoflow.classify import calibration, load_classifier, predict, predict_ta
 from mammoflow.classify import train as training
 from mammoflow.classify.data import mask_center, read_crop
 from mammoflow.classify.model import read_record, scores
-from mammoflow.errors import DataError, LeakageError
+from mammoflow.errors import DataError, LeakageError, ModelError
 
 
 def curve_of(*values):
@@ -91,6 +91,15 @@ def test_same_seed_same_file_other_seed_other_file(make_crops, settings, tmp_pat
     record = read_record(first)
     assert record["epoch"] == training.best_epoch(rows)
     assert record["validation_auc"] == pytest.approx(rows["smoothed_auc"].max())
+
+
+def test_weights_of_other_architectures_are_not_even_read(make_crops, settings, tmp_path):
+    paths, elsewhere = make_crops(), {"path": str(tmp_path / "none.safetensors"), "sha256": "0" * 64}
+    settings |= {"epochs": 1, "weights": elsewhere}
+    with pytest.raises(ModelError, match=r"none\.safetensors"):
+        run(paths, tmp_path / "own", settings)
+    settings["weights"] = elsewhere | {"architectures": ["resnet18"]}
+    assert run(paths, tmp_path / "other", settings)[0].exists()
 
 
 # two inner trainings of three epochs in turn, then as many epochs of the whole as were best

@@ -261,3 +261,12 @@ def test_bfloat16_trains_to_almost_the_same_weights_which_stay_float32(tiny_stud
     apart = torch.cat([(exact[name] - rounded[name]).flatten() for name in weights])
     scale = torch.cat([exact[name].flatten() for name in weights])
     assert 0 < apart.norm() < 0.1 * scale.norm()
+
+
+def test_weights_of_other_architectures_are_not_even_read(tiny_study, tmp_path):
+    elsewhere = {"path": str(tmp_path / "none.safetensors"), "sha256": "0" * 64}
+    with pytest.raises(ModelError, match=r"none\.safetensors"):
+        train(tiny_study, tmp_path, epochs=1, weights=elsewhere)
+    own = train(tiny_study, tmp_path / "own", epochs=1, weights=elsewhere | {"architectures": ["yolov6n"]})
+    scratch = train(tiny_study, tmp_path / "scratch", epochs=1)
+    assert sha256(own / "model.safetensors") == sha256(scratch / "model.safetensors")
