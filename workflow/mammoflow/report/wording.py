@@ -121,4 +121,5 @@ def rules(study: Study) -> dict[str, str]:
 def percent(share: float) -> str:
     """Percentage as text: ``87 %``; below 1 % one digit that counts, ``0.03 %``: few films make unsure detectors."""
     value = 100 * share
-    return f"{value:.0f} %" if value >= 0.95 or value == 0 else f"{float(f'{value:.1g}'):f}".rstrip("0") + " %"
+    text = f"{value:.0f}" if value >= 0.95 else f"{float(f'{value:.1g}'):.4f}".rstrip("0").rstrip(".")
+    return f"{text} %"
