@@ -130,9 +130,9 @@ def submitted(text: str, rule: str) -> list[str]:
 
 
 def content(study: Study) -> dict[str, str]:
-    """Digest of each table, model and crop of the stages; the report counts what the part leaves out."""
+    """Digest of each table, model and crop of the stages; the report counts what the part leaves out, too."""
     results = study.directory / "results"
-    skipped = {"benchmarks", "logs", "report", "figures", "history.tsv", "history.csv"}
+    skipped = {"benchmarks", "logs", "report", "figures", "history.tsv", "history.csv", "evaluated"}
     return {
         str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest()
         for kind in ("*.tsv", "*.safetensors", "plan.json", "crops/**/*.png")
@@ -141,11 +141,19 @@ def content(study: Study) -> dict[str, str]:
     }
 
 
+def evaluated(study: Study) -> set[str]:
+    """Rows of the tables that hold the maps of all models."""
+    tables = (study.directory / "results" / "explain" / "evaluated").rglob("*.tsv")
+    return {line for table in tables for line in table.read_text().splitlines()}
+
+
 def test_the_cluster_makes_what_one_machine_makes(finished_study, run):
     study, _, _ = run
     here, there = content(finished_study), content(study)
     assert len(there) > 60
     assert {name for name in there if there[name] != here.get(name)} == set()
+    assert len(evaluated(study)) > 10
+    assert evaluated(study) < evaluated(finished_study)
     json.loads((study.directory / "results/report/metrics.json").read_text())
     assert len(list((study.directory / "results/figures").iterdir())) == 24
 

@@ -116,15 +116,15 @@ def settings(root):
 
 @pytest.fixture
 def models(tmp_path):
-    """Untrained models of two folds; the threshold lets every frame pass."""
+    """Models with random weights of two folds, one of which says so; the threshold lets every frame pass."""
     torch.manual_seed(0)
     paths = []
     for fold in range(2):
         detector, classifier = tmp_path / f"detector{fold}", tmp_path / f"classifier{fold}"
         header = {"architecture": "yolov5n", "classes": ["lesion", "nipple"], "image_size": 64, "fold": fold}
         save_detector(detector, build_model("yolov5n").state_dict(), header)
-        record = {"architecture": "resnet10t", "crop_size": 32, "classes": CLASSES, "fold": fold, "protocol": "paper"}
-        save_classifier(classifier, build("resnet10t", 32), record)
+        record = {"architecture": "resnet10t", "crop_size": 32, "classes": CLASSES, "fold": fold}
+        save_classifier(classifier, build("resnet10t", 32), record | ({"trained": False} if fold else {}))
         paths.append((detector, classifier))
     row = {"false_frames_per_image": 1.0, "sensitivity": 1.0, "images": 1, "lesions": 1}
     rows = [{"detector": "yolov5n", "fold": fold, "threshold": 0.0, **row} for fold in (0, 1, -1)]
@@ -133,7 +133,7 @@ def models(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_study_goes_through_all_stages(study, models, settings, tmp_path):
+def test_a_study_goes_through_all_stages(study, models, settings, tmp_path, caplog):
     findings, overlays = tmp_path / "out" / "findings.json", tmp_path / "out" / "overlays"
     diagnose(str(study), models, settings, 1, findings, overlays)
     description = json.loads(findings.read_text("utf-8"))
@@ -150,7 +150,9 @@ def test_a_study_goes_through_all_stages(study, models, settings, tmp_path):
             assert 0 <= y1 < y2 <= image["rows"]
             assert 0 <= finding["probability_malignant"] <= 1
     assert len(description["models"]["detector"]["digests"]) == 2
-    assert description["models"]["classifier"]["protocol"] == "paper"
+    assert description["models"]["classifier"]["protocol"] == settings["crops"]["protocols"][0]
+    assert description["models"]["classifier"]["untrained_folds"] == [1]
+    assert "classifiers of folds 1 learned nothing" in caplog.text
     assert sorted(path.name for path in findings.parent.iterdir()) == ["findings.json", "overlays"]
     text = findings.read_text("utf-8")
     assert "PHANTOM" not in text

@@ -131,7 +131,13 @@ def _findings(models: Models, images: pd.DataFrame, settings: dict[str, Any], th
 def _provenance(models: Models, settings: dict[str, Any]) -> dict[str, Any]:
     """Say which models and choices made the findings."""
     thresholds = tables.read(tables.THRESHOLDS, models.thresholds).set_index("fold")["threshold"]
-    classifier = read_record(models.classifiers[0])
+    classifiers = [read_record(path) for path in models.classifiers]
+    untrained = [record["fold"] for record in classifiers if not record.get("trained", True)]
+    if untrained:
+        log.warning(
+            "the classifiers of folds %s learned nothing, since one class had no crop there: they give every finding "
+            "the same probability, which draws the mean towards it", ", ".join(map(str, untrained)),
+        )  # fmt: skip
     chosen = {key: value for key, value in settings.items() if key not in ("study", "roots")}
     return {
         "detector": {
@@ -140,8 +146,9 @@ def _provenance(models: Models, settings: dict[str, Any]) -> dict[str, Any]:
             "threshold": float(thresholds[EXTERNAL_FOLD]),
         },
         "classifier": {
-            "architecture": classifier["architecture"],
-            "protocol": classifier["protocol"],
+            "architecture": classifiers[0]["architecture"],
+            "protocol": settings["crops"]["protocols"][0],
+            "untrained_folds": untrained,
             "digests": [file_sha256(path)[:DIGEST_LENGTH] for path in models.classifiers],
         },
         "settings_digest": settings_digest(chosen),
