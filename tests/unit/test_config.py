@@ -41,6 +41,7 @@ WRONG = [
     ("detect.weights", {"path": "none.safetensors", "sha256": "0" * 64}, r"none\.safetensors is no file"),
     ("sweep.grid", {"epoch": [1]}, r"`epoch` is no setting of section detect; known: .*epochs"),
     ("sweep.grid", {"augment.fliplr": [0, 2]}, r"sweep\.grid\.augment\.fliplr: .*is 2, expected at most 1"),
+    ("sweep.grid", {"pretrain": [None]}, r"`pretrain`, which is done once for all points"),
     ("sweep.folds", [3], r"sweep\.folds holds 3, but labels\.folds is 3"),
     (
         "detect.weights",

@@ -14,6 +14,7 @@ from mammoflow.phantom import generate
 pytestmark = pytest.mark.slow
 
 CLASSIFIERS = ("resnet50", "vit_tiny_patch16_224")
+DETECTORS = ("yolov5n", "yolov6n")
 STAGE_RULES = {
     "index": {"index_scan"},
     "labels": {"labels_read", "labels_truth", "labels_patients", "labels_plan", "labels_yolo", "labels_leakage"},
@@ -271,6 +272,16 @@ def test_pretraining_is_done_once_a_classifier_and_retrains_classifiers_alone(la
         jobs = lab.jobs("--dry-run")
     once = {f"classify_pretrain classifier={name}" for name in CLASSIFIERS}
     assert jobs == once | of(lab.all_jobs, FROM_CLASSIFIERS)
+
+
+def test_pretraining_is_done_once_a_detector_and_whatever_comes_of_detectors_after_it(lab):
+    path = lab.directory / "study.yaml"
+    with put_back(path):
+        detect = yaml.safe_load(path.read_text())["detect"] | {"pretrain": {"phantom": {"images": 8, "epochs": 1}}}
+        lab.configure(detect=detect)
+        jobs = lab.jobs("--dry-run")
+    once = {f"detect_pretrain detector={name}" for name in DETECTORS}
+    assert jobs == once | of(lab.all_jobs, FROM_DETECTORS)
 
 
 def test_another_window_of_a_data_set_converts_it_and_indexes_nothing(lab):

@@ -20,8 +20,12 @@ SCHEMA = Path(__file__).parent.parent / "schemas" / "config.schema.yaml"
 RTDETR_SIZE = 128  # pixels; 16 x 16 + 8 x 8 + 4 x 4 cells, of which an RT-DETR takes 300
 # settings of section `detect` that decide the weights; another of the rest judges pictures anew but trains nothing
 TRAINING_KEYS = (
-    "weights", "image_size", "epochs", "batch", "learning_rate", "validation_share", "patience",
+    "weights", "pretrain", "image_size", "epochs", "batch", "learning_rate", "validation_share", "patience",
     "background_per_positive", "copy_paste", "phantom_paste", "tiles", "precision", "threads", "augment",
+)  # fmt: skip
+# those of them that say how patients' pictures are used: they make no difference to what is learned before
+PATIENTS_KEYS = (
+    "epochs", "validation_share", "patience", "background_per_positive", "copy_paste", "phantom_paste",
 )  # fmt: skip
 RESERVED_NAMES = {"paper"}  # a directory between detector and data set in results/detect/
 
@@ -183,6 +187,11 @@ def _check_sweep(study: dict[str, Any]) -> None:
             f"config: sweep.folds holds {max(sweep['folds'])}, but labels.folds is {folds}; take lower ones"
         )
     for key, values in sweep["grid"].items():
+        if key.partition(".")[0] == "pretrain":
+            raise ConfigError(
+                "config: sweep.grid holds `pretrain`, which is done once for all points; expected other settings of "
+                "section detect: run the sweep twice, with and without detect.pretrain"
+            )
         for value in values:
             section = overlay(study["detect"], {key: value})
             error = best_match(Draft202012Validator(schema()).iter_errors(study | {"detect": section}))

@@ -4,6 +4,7 @@ import os
 import sys
 
 from mammoflow.config import (
+    PATIENTS_KEYS,
     TRAINING_KEYS,
     check_config,
     sweep_points,
@@ -202,6 +203,16 @@ def pretraining():
         "margin": setting("crops", "margin"),
         "side_mm": scale.get("side_mm"),
     }
+
+
+def start_of_detector(wildcards):
+    """The pretrained detector, where pretraining is asked for."""
+    name = wildcards.get("detector", setting("sweep", "detector"))
+    return (
+        {"start": f"results/detect/pretrained/{name}/model.safetensors"}
+        if setting("detect", "pretrain")
+        else {}
+    )
 
 
 def start_of_training(wildcards):

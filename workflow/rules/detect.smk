@@ -1,8 +1,46 @@
 """Detect. Needs training pictures and label files. Gives detectors per architecture and fold, detections of every image, thresholds."""
 
 
+# Needs nothing: phantom breasts are drawn on the way. Runs when detect.pretrain asks for it.
+rule detect_pretrain:
+    output:
+        model="results/detect/pretrained/{detector}/model.safetensors",
+        history="results/detect/pretrained/{detector}/history.csv",
+    log:
+        "results/logs/detect_pretrain/{detector}.log",
+    benchmark:
+        "results/benchmarks/detect_pretrain/{detector}.tsv"
+    conda:
+        environment("detect")
+    threads: setting("detect", "threads")
+    resources:
+        mem_mb=grows(
+            training_mb(
+                setting("detect", "image_size"), setting("detect", "batch"), 640, 400
+            )
+        ),
+        runtime=grows(1440),
+        gpu=GPU,
+    params:
+        settings={
+            key: setting("detect", key)
+            for key in TRAINING_KEYS
+            if key not in PATIENTS_KEYS
+        },
+        pictures={
+            key: setting("images", key)
+            for key in ("train_size", "breast_crop", "breast_margin", "same_side")
+        },
+        device=setting("device"),
+        seed=setting("seed"),
+        code=[code_digest("phantom"), code_digest("images"), code_digest("detect")],
+    script:
+        "../scripts/detect_pretrain.py"
+
+
 rule detect_train:
     input:
+        unpack(start_of_detector),
         tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, LEARNED),
         images=shards("results/images/{dataset}/{shard}.tsv", INTERNAL, LEARNED),
     output:
@@ -123,6 +161,7 @@ rule detect_thresholds:
 
 rule sweep_train:
     input:
+        unpack(start_of_detector),
         tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, LEARNED),
         images=shards("results/images/{dataset}/{shard}.tsv", INTERNAL, LEARNED),
     output:

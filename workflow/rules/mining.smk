@@ -61,6 +61,7 @@ rule mining_labels:
 # A later round's detectors are trained and judged as the first round's are: the same folds, settings and scripts.
 use rule detect_train as mining_train with:
     input:
+        unpack(start_of_detector),
         tables=shards(
             "results/mining/{{detector}}/round{{round}}/labels/{dataset}/{shard}.tsv",
             INTERNAL,

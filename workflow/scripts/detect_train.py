@@ -16,4 +16,5 @@ if __name__ == "__main__":
             device=snakemake.params.device,
             model=snakemake.output.model,
             history=snakemake.output.history,
+            start=snakemake.input.get("start"),
         )

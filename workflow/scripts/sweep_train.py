@@ -15,4 +15,5 @@ if __name__ == "__main__":
             device=snakemake.params.device,
             directory=snakemake.output.models,
             judged=snakemake.output.judged,
+            start=snakemake.input.get("start"),
         )

@@ -11,7 +11,7 @@ from ultralytics.data.augment import BaseTransform
 from ultralytics.utils.instance import Instances
 
 from mammoflow.images.breast import breast_mask
-from mammoflow.phantom.lesions import KINDS, draw_alone, draw_patch
+from mammoflow.phantom.lesions import FAINTNESS, KINDS, draw_alone, draw_patch
 from mammoflow.tables import FINDINGS
 
 LESION = FINDINGS.index("lesion")
@@ -19,7 +19,6 @@ RIM = 0.25  # of the frame's side added around it: there the lesion fades into i
 ON_BREAST = 0.9  # of the pasted region
 RESIZED = 0.3  # a drawn lesion is up to this share smaller or larger than the training lesion that lends its size
 SMALLEST = 8.0  # pixels; smaller ones would have no shape
-FAINTNESS = (0.25, 1.0)  # of a drawn lesion's contrast: in real tissue most lesions are fainter than in the phantoms
 TRIES = 20  # for a place; without one the picture stays as it is
 
 

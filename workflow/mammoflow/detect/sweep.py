@@ -36,6 +36,7 @@ def try_settings(
     device: str,
     directory: str | Path,
     judged: str | Path,
+    start: str | Path | None = None,
 ) -> None:
     """Train on all but one part of the training folds and judge the pictures of that part.
 
@@ -50,11 +51,12 @@ def try_settings(
     seed, device : as for `mammoflow.detect.train.train_detector`.
     directory : for the model and the table of parts.
     judged : JSON file to write: the fields of `mammoflow.detect.thresholds.Judged`.
+    start : as for `mammoflow.detect.train.train_detector`.
     """
     rows = divide(tables.read_all(tables.TRAINING, training), fold, parts)
     own, model = Path(directory, "parts.tsv"), Path(directory, "model.safetensors")
     tables.write(tables.TRAINING, rows, own)
-    train_detector([own], architecture, part, settings, seed, device, model, Path(directory, "history.csv"))
+    train_detector([own], architecture, part, settings, seed, device, model, Path(directory, "history.csv"), start)
     judge = Judge((load_detector(model, device),), part, held_out=True)
     shown = rows[(rows["fold"] == part) & ((rows["lesions"] > 0) | (rows["unframed"] == 0))]
     result = _judge(shown, judge, settings, match)

@@ -47,6 +47,7 @@ def train_detector(
     device: str,
     model: str | Path,
     history: str | Path,
+    start: str | Path | None = None,
 ) -> None:
     """Train `architecture` on the patients of every fold but `fold`; write its best weights and its history.
 
@@ -64,6 +65,7 @@ def train_detector(
     device : ``cpu`` or ``cuda``.
     model : safetensors file to write; see `mammoflow.detect.model.load_detector`.
     history : CSV file to write, one row an epoch: losses and validation figures.
+    start : detector of `mammoflow.detect.pretrain.pretrain_detector`; training starts from its weights, not `weights`.
 
     Raises
     ------
@@ -75,6 +77,8 @@ def train_detector(
     integrations_off()
     chosen = {key: settings.get(key) for key in TRAINING_KEYS}
     chosen["weights"] = weights_for(settings["weights"], architecture)
+    if start:
+        chosen["weights"] = {"path": str(start), "sha256": file_sha256(start)}
     table = tables.read_all(tables.TRAINING, training)
     split = split_fold(table, fold, settings["validation_share"], seed)
     config = settings_digest([architecture, fold, seed, device, chosen])

@@ -26,6 +26,7 @@ LESION_TYPES = {
 }
 DIAMETERS = {"malignant": (21.0, 0.22), "benign": (19.0, 0.24)}  # mm: median, sd of the logarithm
 DIAMETER_RANGE = (11.0, 30.0)
+FAINTNESS = (0.25, 1.0)  # of a lesion's contrast where detectors shall learn: in real tissue most are fainter than here
 INVISIBLE = 0.1  # opacity below this share of a lesion's peak is cut away, so that a lesion has an edge
 TRIES = 200
 GAP = 8.0  # mm between lesions
