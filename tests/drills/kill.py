@@ -3,7 +3,8 @@
     uv run envs/locked.py python tests/drills/kill.py --directory /tmp/drill --kills 30
 
 The moments are drawn evenly over the undisturbed run's time. A moment is carried over to the disturbed run by what was
-done then: so many jobs finished, and so many seconds since. All processes of the run die at once, as when a node does.
+done then: so many jobs finished, and so many seconds since, or the next job's end if that comes first, since a machine
+isn't always as fast. All processes of the run die at once, as when a node does.
 No job that a run had finished may begin again in a later one, and all files must be those of the undisturbed run.
 """
 
@@ -35,7 +36,7 @@ from mammoflow.manifest import read_manifest  # noqa: E402
 from mammoflow.provenance import file_sha256  # noqa: E402
 
 # what tells of the run, not of the data: its times, and what it keeps to go on from
-OF_THE_RUN = ("logs/", "benchmarks/", "manifests/", ".cache/", ".work/", "history.")
+OF_THE_RUN = ("logs/", "benchmarks/", "manifests/", ".cache/", ".kept/", ".work/", "history.")
 EPOCH = re.compile(r"^\[((?:detect|classify)_train [^\]]*)\] epoch (\d+)/", re.MULTILINE)
 RESUMED = re.compile(r"^\[((?:detect|classify)_train [^\]]*)\] going on after epoch", re.MULTILINE)
 FINISHED = re.compile(r"^Finished jobid: (\d+) ", re.MULTILINE)
@@ -91,6 +92,8 @@ def started_a_job(study: Study, since: float) -> bool:
 def attempt(study: Study, jobs: int, seconds: float, terminal: Path) -> tuple[bool, int]:
     """Resume the study; kill it `seconds` after `jobs` jobs are done and one of this attempt has started.
 
+    It is killed sooner where one job more is done.
+
     Returns
     -------
     Whether it was killed (False: it had ended before), and how many processes died.
@@ -106,7 +109,7 @@ def attempt(study: Study, jobs: int, seconds: float, terminal: Path) -> tuple[bo
         while process.poll() is None and len(finished_jobs(study)) < jobs:
             time.sleep(POLL_S)
         until = time.monotonic() + seconds
-        while process.poll() is None and time.monotonic() < until:
+        while process.poll() is None and time.monotonic() < until and len(finished_jobs(study)) <= jobs:
             time.sleep(POLL_S)
         if process.poll() is None:
             return True, kill(process)
