@@ -139,7 +139,7 @@ def test_a_shards_best_lesions_are_explained(tmp_path, models, picture, monkeypa
         assert row.score == pytest.approx(scores[row.explained_id], abs=1e-4)
         # the class bias is -1 on every level: logit = what is explained - 1
         assert row.explained_value == pytest.approx(np.log(row.score / (1 - row.score)) + 1, abs=1e-3)
-        assert row.conservation_error < 1e-5  # messages are float32
+        assert row.conservation_error < 1e-4  # messages are float32
         assert 0 <= row.relevance_on_padding < 1
         assert [row.x1, row.y1, row.x2, row.y2] == [0, 0, WIDTH * STORED, HEIGHT * STORED]
         assert 0 < row.box_area_share < 1
