@@ -5,10 +5,13 @@
 Every round runs all methods of a model one after the other, so that whatever else the machine does meets all of them.
 On CPU, times are processor time of the one process, which work beside it on the machine lengthens least.
 `ms_per_map` is the fastest round; `ratio_vs_gradient` the median over rounds of a method's time for one map over that
-of one plain gradient of one input in the same round. `peak_mib` is the most that tensors allocated during one call
-hold at a time, weights and input not counted. Networks have random weights and calibrated normalisations: neither time
-nor memory depends on what they have learnt. Rows that say float64 show what the engine's default costs; all others are
-float32, zennit's and captum's too.
+of one plain gradient of one input in float32 in the same round, `ratio_vs_like` over that in the row's own precision.
+`peak_mib` is the most that tensors allocated during one call hold at a time, weights and input not counted. Networks
+have random weights and calibrated normalisations: neither time nor memory depends on what they have learnt.
+
+``mixed`` is the engine's default for a float32 model, values in float64 and messages in float32: its like is the
+float64 gradient, which has the same forward pass. With several threads times are by the clock, since the processor's
+would count all threads.
 
 Each tool is shown at its best: models are prepared, copied and hooked before the clock starts; zennit gets fused
 networks, which it needs to be right, and a context that stays open. The gamma composite is the same in both: flat at
@@ -19,6 +22,7 @@ import argparse
 import contextlib
 import copy
 import gc
+import itertools
 import json
 import statistics
 import time
@@ -52,6 +56,9 @@ TARGETS = 8  # detections explained from one forward pass
 STEPS = 32  # of integrated gradients
 
 Method = tuple[int, Callable[[], Any]]  # maps that a call makes, and the call
+Name = tuple[str, str]  # method and precision
+SINGLE, MIXED, DOUBLE = "float32", "mixed", "float64"
+COMPOSITES = {"epsilon": "epsilon", "gamma composite": "epsilon_gamma_flat"}
 
 
 class Sums(zennit.canonizers.AttributeCanonizer):
@@ -146,10 +153,18 @@ def explain_several(explainer: Explainer, x: Tensor, targets: list[Callable[[Any
     return explainer.replay(x, ledger=False).explain_all(targets)
 
 
+def explainer_of(model: nn.Module, composite: str, precision: str) -> Explainer:
+    """Explainer in one of the three precisions."""
+    if precision == DOUBLE:
+        return Explainer(copy.deepcopy(model).double(), composite)
+    return Explainer(model, composite, dtype=torch.float32 if precision == SINGLE else torch.float64)
+
+
 @contextlib.contextmanager
-def methods(name: str, device: str) -> Iterator[dict[str, Method]]:
+def methods(name: str, device: str) -> Iterator[dict[Name, Method]]:
     """All methods for one network: maps per call and the call."""
     model = build(name).to(device)
+    double: Any = copy.deepcopy(model).double()
     detects = name.startswith("yolo")
     side = PICTURE if detects else CROP
 
@@ -157,45 +172,54 @@ def methods(name: str, device: str) -> Iterator[dict[str, Method]]:
         return output[1]["scores"][:, 0, anchor] if detects else output[:, 1] - output[:, 0]
 
     x = torch.rand(1, 1, side, side, device=device)
-    found = {"gradient": plain(lambda leaf: target(model(leaf)), x)}
     several = [partial(target, anchor=300 + 7 * number) for number in range(TARGETS)]
     batch = torch.rand(CROPS, 1, side, side, device=device)
-    if not detects:
-        found[f"gradient, {CROPS} crops"] = plain(lambda leaf: target(model(leaf)), batch)
-    for label, composite in (("epsilon", "epsilon"), ("gamma composite", "epsilon_gamma_flat")):
-        explainer = Explainer(model, composite, dtype=torch.float32)
-        explain = partial(explainer.explain, target=target)
-        found[f"LRP {label}"] = 1, partial(explain, x, ledger=False)
-        found[f"LRP {label}, with the constants' account"] = 1, partial(explain, x)
-        exact = Explainer(model, composite, dtype=torch.float64)
-        found[f"LRP {label}, float64"] = 1, partial(exact.explain, x, target, ledger=False)
+    found: dict[Name, Method] = {}
+    for precision, network, single, crops in ((SINGLE, model, x, batch), (DOUBLE, double, x.double(), batch.double())):
+        found["gradient", precision] = plain(lambda leaf, n=network: target(n(leaf)), single)
+        if not detects:
+            found[f"gradient, {CROPS} crops", precision] = plain(lambda leaf, n=network: target(n(leaf)), crops)
+    for precision, (label, composite) in itertools.product((SINGLE, MIXED, DOUBLE), COMPOSITES.items()):
+        explainer = explainer_of(model, composite, precision)
+        found[f"LRP {label}", precision] = 1, partial(explainer.explain, x, target, ledger=False)
+        if precision == DOUBLE:
+            continue
         if detects:
-            found[f"LRP {label}, {TARGETS} targets"] = TARGETS, partial(explain_several, explainer, x, several)
+            found[f"LRP {label}, {TARGETS} targets", precision] = (
+                TARGETS,
+                partial(explain_several, explainer, x, several),
+            )
         else:
-            found[f"LRP {label}, {CROPS} crops"] = CROPS, partial(explain, batch, ledger=False)
+            found[f"LRP {label}, {CROPS} crops", precision] = (
+                CROPS,
+                partial(explainer.explain, batch, target, ledger=False),
+            )
+        if precision == MIXED:
+            found[f"LRP {label}, with the constants' account", precision] = 1, partial(explainer.explain, x, target)
     integrated = captum.attr.IntegratedGradients(lambda leaf: target(model(leaf)))
-    found[f"captum integrated gradients, {STEPS} steps"] = 1, lambda: integrated.attribute(x, n_steps=STEPS)
+    found[f"captum integrated gradients, {STEPS} steps", SINGLE] = 1, lambda: integrated.attribute(x, n_steps=STEPS)
     with contextlib.ExitStack() as stack:
-        for label, gamma in (("epsilon", False), ("gamma composite", True)):
+        for precision, label in itertools.product((SINGLE, DOUBLE), COMPOSITES):
             network = fused(name, model)
-            if network is not None:
-                composite = zennit_composite(network, "model.0.conv" if detects else "conv1", gamma)
-                hooked = stack.enter_context(composite.context(network))
-                found[f"zennit {label}"] = plain(lambda leaf, n=hooked: target(n(leaf)), x)
+            if network is None:
+                continue
+            network, leaves = (network.double(), x.double()) if precision == DOUBLE else (network, x)
+            first = "model.0.conv" if detects else "conv1"
+            hooked = stack.enter_context(zennit_composite(network, first, label != "epsilon").context(network))
+            found[f"zennit {label}", precision] = plain(lambda leaf, n=hooked: target(n(leaf)), leaves)
         yield found
 
 
 def seconds(call: Callable[[], Any], device: str) -> float:
-    """Time of a call: of the processor on CPU, by the clock on a GPU."""
-    if device == "cpu":
-        start = time.process_time()
-        call()
-        return time.process_time() - start
-    torch.cuda.synchronize()
-    start = time.perf_counter()
+    """Time of a call: of the processor on one thread, by the clock on several or on a GPU."""
+    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    if device != "cpu":
+        torch.cuda.synchronize()
+    start = clock()
     call()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return clock() - start
 
 
 def peak_mib(call: Callable[[], Any], device: str) -> float:
@@ -220,23 +244,28 @@ def peak_mib(call: Callable[[], Any], device: str) -> float:
 def measure(name: str, rounds: int, device: str) -> list[dict[str, Any]]:
     """Rows of all methods for one network."""
     with methods(name, device) as found:
-        times: dict[str, list[float]] = {method: [] for method in found}
+        times: dict[Name, list[float]] = {method: [] for method in found}
         for _, call in found.values():
             call()
         for _ in range(rounds):
             for method, (maps, call) in found.items():
                 times[method].append(seconds(call, device) / maps)
+
+        def ratio(method: Name, precision: str) -> float:
+            base = times["gradient", precision]
+            return round(statistics.median(own / one for own, one in zip(times[method], base, strict=True)), 2)
+
         return [
             {
                 "model": name,
-                "method": method,
-                "ms_per_map": round(1e3 * min(times[method]), 3),
-                "peak_mib": round(peak_mib(found[method][1], device), 1),
-                "ratio_vs_gradient": round(
-                    statistics.median(own / base for own, base in zip(times[method], times["gradient"], strict=True)), 2
-                ),
+                "method": label,
+                "precision": precision,
+                "ms_per_map": round(1e3 * min(times[label, precision]), 3),
+                "peak_mib": round(peak_mib(found[label, precision][1], device), 1),
+                "ratio_vs_gradient": ratio((label, precision), SINGLE),
+                "ratio_vs_like": ratio((label, precision), SINGLE if precision == SINGLE else DOUBLE),
             }
-            for method in found
+            for label, precision in found
         ]
 
 
@@ -251,7 +280,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     rows = []
-    print("| model | method | ms per map | peak MiB | times one gradient |\n|---|---|---|---|---|")
+    print("| model | method | precision | ms per map | peak MiB | float32 gradients | gradients of its like |")
+    print("|---|---|---|---|---|---|---|")
     for name in given.models:
         for row in measure(name, given.rounds, given.device):
             print("|", " | ".join(str(value) for value in row.values()), "|", flush=True)

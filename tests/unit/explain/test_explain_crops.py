@@ -101,13 +101,13 @@ def test_a_crops_map_is_of_the_logit_difference_in_the_crops_pixels(models):
     assert explained.probability == pytest.approx(probability, abs=1e-5)
     assert explained.value == pytest.approx(np.log(probability / (1 - probability)), abs=1e-4)
     assert explained.relevance.shape == (77, 77)
-    assert explained.conservation_error < 1e-10
+    assert explained.conservation_error < 1e-4  # messages are float32
 
 
 def test_a_crop_of_one_grey_level_is_explained(models):
     explained = explain_crop(load_classifier(models[0]), np.full((40, 40), 90, np.uint8))
     assert np.isfinite(explained.relevance).all()
-    assert explained.conservation_error < 1e-10
+    assert explained.conservation_error < 1e-4  # messages are float32
 
 
 def test_crops_of_a_batch_get_the_maps_they_get_alone(models):

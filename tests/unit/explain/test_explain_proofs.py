@@ -342,7 +342,7 @@ def no_constant(shares):
 def changed_rule(rule, change):
     def patch(monkeypatch):
         original = rule.shares
-        monkeypatch.setattr(rule, "shares", lambda self, layer, x: change(original(self, layer, x)))
+        monkeypatch.setattr(rule, "shares", lambda self, layer, x, z: change(original(self, layer, x, z)))
 
     return patch
 
@@ -356,9 +356,9 @@ def forget_the_bias(monkeypatch):
     """Share the whole output among the inputs, as if there were no bias."""
     original = Epsilon.shares
 
-    def shares(self, layer, x):
-        own = original(self, dataclasses.replace(layer, bias=None), x)
-        return dataclasses.replace(own, z=layer.linear(x, layer.weight, layer.bias))
+    def shares(self, layer, x, z):
+        own = original(self, dataclasses.replace(layer, bias=None), x, layer.linear(x, layer.weight))
+        return dataclasses.replace(own, factor=own.factor * z / layer.linear(x, layer.weight))
 
     monkeypatch.setattr(Epsilon, "shares", shares)
 

@@ -1,5 +1,8 @@
 """RT-DETR: attention in heads and deformable attention against explicit sums, and a whole network's account."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -125,9 +128,9 @@ def test_a_detection_of_an_rtdetr_is_explained_and_its_account_closes(detector, 
     picture = np.random.default_rng(2).integers(0, 255, (HEIGHT, WIDTH), np.uint8)
     frames = detect_images(detector, [picture], 0.1, 0.5)[0]
     best = int(np.argmax(frames.scores * (frames.classes == 0)))
-    explained = explain_detection(
-        detector, picture, frames.boxes[best], "lesion", frames.scores[best], composite=composite
-    )
+    asked = picture, frames.boxes[best], "lesion", frames.scores[best]
+    double = replace(detector, model=copy.deepcopy(detector.model).double())
+    explained = explain_detection(double, *asked, composite=composite)
     assert explained.anchor.iou > 0.99
     score = frames.scores[best]
     assert explained.anchor.score == pytest.approx(score, abs=1e-4)
@@ -135,6 +138,8 @@ def test_a_detection_of_an_rtdetr_is_explained_and_its_account_closes(detector, 
     assert explained.conservation_error < 1e-10
     assert explained.relevance.shape == (HEIGHT, WIDTH)
     assert np.abs(explained.relevance).sum() > 0
+    found = explain_detection(detector, *asked, composite=composite)
+    assert np.abs(found.relevance - explained.relevance).max() < 2e-5 * np.abs(explained.relevance).max()
     with pytest.raises(ModelError, match="edges of rtdetr-l's frames"):
         explain_detection(detector, picture, frames.boxes[best], "lesion", part="left")
 

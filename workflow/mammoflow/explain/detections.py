@@ -1,9 +1,11 @@
 """Which pixels made a detector frame a lesion: the class score of the anchor that gave the detection, explained."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from mammoflow.detect.preprocess import letterbox
 from mammoflow.detect.shard import read_picture
 from mammoflow.detect.tiles import Tile, tile_grid, tile_of
 from mammoflow.errors import DataError, ModelError
-from mammoflow.explain.engine import Explainer, Target
+from mammoflow.explain.engine import Explainer, Explanation, Target
 from mammoflow.explain.maps import EDGES, FloatMap, RelevanceMap, map_row, row_without_map, to_picture, write_maps
 from mammoflow.geometry import Transform
 from mammoflow.jobs import progress
@@ -153,7 +155,15 @@ class ExplainedPicture:
         ModelError
             The head has no distributions, and `part` is an edge.
         """
-        explained = self._replay.explain(self._score(anchor) if part == "score" else self._edge(anchor, part))
+        return self.explain_all([(anchor, part)])[0]
+
+    def explain_all(self, wanted: Sequence[tuple[Anchor, str]]) -> list[DetectionMap]:
+        """Explain several anchors and parts, some in one backward pass; see `explain`."""
+        targets = [self._score(anchor) if part == "score" else self._edge(anchor, part) for anchor, part in wanted]
+        explained = self._replay.explain_all(targets)
+        return [self._map(one, anchor) for one, (anchor, _) in zip(explained, wanted, strict=True)]
+
+    def _map(self, explained: Explanation, anchor: Anchor) -> DetectionMap:
         relevance, on_padding = to_picture(
             explained.relevance[0, 0].cpu().numpy(), self._letterbox, self._height, self._width
         )
@@ -316,14 +326,19 @@ def _explained(
     """Row and map of each part of each chosen detection."""
     ensemble = _Ensemble(models, settings, device)
     parts = MAP_PARTS if settings["box_edges"] else MAP_PARTS[:1]
-    rows: Iterator[Any] = chosen.itertuples()
-    for detection in progress(rows, len(chosen), "detections"):
-        image = pictures.loc[detection.image_id]
-        try:
-            yield from ensemble.explain(detection, image, parts)
-        except ModelError as error:
-            log.warning("%s: %s", detection.detection_id, error)
-            yield ensemble.row_without_map(detection, image, str(error)), None
+    rows: Iterator[Any] = progress(chosen.itertuples(), len(chosen), "detections")
+    for image_id, of_image in groupby(rows, key=lambda detection: detection.image_id):
+        yield from ensemble.explain(list(of_image), pictures.loc[image_id], parts)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A map to make: of a part of a detection, by an anchor of a fold's model."""
+
+    detection: Any
+    fold: int
+    anchor: Anchor
+    part: str
 
 
 class _Ensemble:
@@ -333,15 +348,13 @@ class _Ensemble:
         self.detectors = [load_detector(path, device) for path in models]
         options = {"composite": settings["composite"], "gamma": settings["gamma"]}
         self.explainers = [Explainer(detector.model, **options) for detector in self.detectors]
-        self.image_id = ""
         self.picture: NDArray[np.uint8] = np.zeros((0, 0), np.uint8)
         self.replays: dict[tuple[int, Tile], ExplainedPicture] = {}
 
     def look_at(self, image: Any) -> None:
-        """Read the picture; forward passes of the one before are dropped."""
-        if image.name != self.image_id:
-            self.image_id, self.replays = image.name, {}
-            self.picture = read_picture(image["train_png"])
+        """Read a picture; forward passes of the one before are dropped."""
+        self.replays = {}
+        self.picture = read_picture(image["train_png"])
 
     def replay(self, fold: int, box: Boxes) -> ExplainedPicture:
         """Forward pass of a fold's model on the picture, or on that of its tiles that shows most of the box."""
@@ -368,18 +381,33 @@ class _Ensemble:
             )
         return [known[digest] for digest in digests]
 
-    def row_without_map(self, detection: Any, image: Any, reason: str, part: str = "score") -> dict[str, Any]:
-        """Row of a detection that can't be explained."""
-        fold = self.judges(detection)[0]
-        region = Transform.from_json(image["transform"]).backward([0, 0, self.picture.shape[1], self.picture.shape[0]])
-        what = _what(detection, fold, part) | {"score": detection.score}
-        return row_without_map(reason, [getattr(detection, edge) for edge in EDGES], region, **what)
-
-    def explain(self, detection: Any, image: Any, parts: Sequence[str]) -> list[tuple[dict[str, Any], FloatMap | None]]:
-        """Explain one detection: a row of the table and a map for each of `parts`."""
+    def explain(
+        self, detections: Sequence[Any], image: Any, parts: Sequence[str]
+    ) -> list[tuple[dict[str, Any], FloatMap | None]]:
+        """Explain the detections of an image: a row of the table and a map for each, and for each of `parts`."""
         self.look_at(image)
         transform = Transform.from_json(image["transform"])
-        box = transform.forward([detection.x1, detection.y1, detection.x2, detection.y2])
+        rows: list[tuple[dict[str, Any], FloatMap | None]] = []
+        wanted: dict[ExplainedPicture, list[_Wanted]] = defaultdict(list)
+        for detection in detections:
+            try:
+                replay, fold, anchor = self.find(detection, transform)
+            except ModelError as error:
+                rows.append(self.without_map(detection, self.judges(detection)[0], "score", transform, error))
+                continue
+            wanted[replay] += [_Wanted(detection, fold, anchor, part) for part in parts]
+        for replay, asked in wanted.items():
+            found = _maps(replay, [(one.anchor, one.part) for one in asked])
+            for one, explained in zip(asked, found, strict=True):
+                if isinstance(explained, ModelError):
+                    rows.append(self.without_map(one.detection, one.fold, one.part, transform, explained))
+                else:
+                    rows.append(self.with_map(one, transform, explained))
+        return rows
+
+    def find(self, detection: Any, transform: Transform) -> tuple[ExplainedPicture, int, Anchor]:
+        """Find the anchor of a detection that agrees best with it, of all models that made it, and its forward pass."""
+        box = transform.forward([getattr(detection, edge) for edge in EDGES])
         found = {
             fold: self.replay(fold, box).find(box, detection.finding, detection.score)
             for fold in self.judges(detection)
@@ -387,23 +415,38 @@ class _Ensemble:
         fold = max(found, key=lambda one: found[one].iou)
         if found[fold].iou < SAME_IOU:
             log.warning("%s: nearest anchor overlaps it by IoU %.2f only", detection.detection_id, found[fold].iou)
-        height, width = self.picture.shape
-        mirrored = transform.scale_x < 0
-        region = transform.backward([0, 0, width, height])
-        rows: list[tuple[dict[str, Any], FloatMap | None]] = []
-        for part in parts:
-            try:
-                explained = self.replay(fold, box).explain(found[fold], part)
-            except ModelError as error:  # an edge without a rule takes nothing from the score's map
-                log.warning("%s: %s", detection.detection_id, error)
-                rows.append((self.row_without_map(detection, image, str(error), part), None))
-                continue
-            if mirrored:  # a map lies as the stored image does
-                explained = replace(explained, relevance=explained.relevance[:, ::-1])
-            what = _what(detection, fold, part) | {"score": found[fold].score}
-            frame = [getattr(detection, edge) for edge in EDGES]
-            rows.append((map_row(explained, frame, region, **what), explained.relevance))
-        return rows
+        return self.replay(fold, box), fold, found[fold]
+
+    def region(self, transform: Transform) -> Boxes:
+        """Part of the stored image that the picture shows."""
+        return transform.backward([0, 0, self.picture.shape[1], self.picture.shape[0]])
+
+    def with_map(
+        self, wanted: _Wanted, transform: Transform, explained: DetectionMap
+    ) -> tuple[dict[str, Any], FloatMap]:
+        """Row and map of what was explained; a map lies as the stored image does."""
+        if transform.scale_x < 0:
+            explained = replace(explained, relevance=explained.relevance[:, ::-1])
+        what = _what(wanted.detection, wanted.fold, wanted.part) | {"score": wanted.anchor.score}
+        frame = [getattr(wanted.detection, edge) for edge in EDGES]
+        return map_row(explained, frame, self.region(transform), **what), explained.relevance
+
+    def without_map(
+        self, detection: Any, fold: int, part: str, transform: Transform, error: ModelError
+    ) -> tuple[dict[str, Any], None]:
+        """Row of what can't be explained, with the reason."""
+        log.warning("%s: %s", detection.detection_id, error)
+        what = _what(detection, fold, part) | {"score": detection.score}
+        frame = [getattr(detection, edge) for edge in EDGES]
+        return row_without_map(str(error), frame, self.region(transform), **what), None
+
+
+def _maps(replay: ExplainedPicture, wanted: Sequence[tuple[Anchor, str]]) -> list[DetectionMap | ModelError]:
+    """Explain all at once; one by one if that fails, since an edge without a rule takes nothing from the scores."""
+    try:
+        return list(replay.explain_all(wanted))
+    except ModelError as error:
+        return [error] if len(wanted) == 1 else [_maps(replay, [one])[0] for one in wanted]
 
 
 def _what(detection: Any, fold: int, part: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Explanation:
 
     Attributes
     ----------
-    relevance : tensor shaped like the input, in the explainer's precision and the units of the explained value.
+    relevance : tensor shaped like the input, in the precision of the forward pass and the units of the explained value.
     value : (N,) tensor, the explained value of each sample.
     constants : (N,) float64 tensor, share of the value that went to the model's additive constants: biases, shifts of
         normalisations, tokens, and what stabilisers absorbed. Kept by its own account, not as a remainder; NaN when
@@ -97,7 +97,8 @@ class Replay:
             for start in range(0, len(targets), TOGETHER):
                 values = torch.stack([self._value(target) for target in targets[start : start + TOGETHER]])
                 one_each = torch.eye(len(values), dtype=values.dtype, device=values.device)
-                found += self._explanations(values, one_each[:, :, None].expand(-1, -1, values.shape[1]), True)
+                directions = one_each[:, :, None].expand(-1, -1, values.shape[1]) if len(values) > 1 else None
+                found += self._explanations(values, directions, True)
         return found
 
     def _value(self, target: Target) -> Tensor:
@@ -165,9 +166,10 @@ class Explainer:
     gamma, epsilon : parameters of a named composite.
     attention : ``cp`` (softmax as a constant, conserves relevance) or ``attn`` (AttnLRP, doesn't).
     head : dotted name of the part that makes the decision; found by `head_of` when not given.
-    dtype : precision to compute in, whatever that of the model and of its inputs. The epsilon rule magnifies rounding
-        of the forward pass some thousand times: ``torch.float32`` is several times faster on a CPU and moves a map by
-        up to some thousandths of its maximum (docs/explanations.md).
+    dtype : precision of the forward pass, whatever that of the model and of its inputs. The epsilon rule magnifies
+        rounding of the forward pass some thousand times: ``torch.float32`` moves a map by up to some thousandths of its
+        maximum (docs/explanations.md). What flows back is linear and isn't magnified: messages are float64 only where
+        model and forward pass both are, float32 otherwise.
 
     Attributes
     ----------
@@ -200,10 +202,12 @@ class Explainer:
             for parameter in self._copy.parameters():
                 parameter.data = parameter.data.contiguous(memory_format=_fast_format(parameter))
         self._dtype = dtype
+        double = any(parameter.dtype == torch.float64 for parameter in model.parameters())
+        self._messages = dtype if double else torch.float32
         self._head = head_of(model) if head is None else head
         self.layer_of = {id(parameter): name.rpartition(".")[0] for name, parameter in self._copy.named_parameters()}
         self.merges: dict[int, tuple[Tensor, Tensor]] = {}
-        self._prepared: dict[Any, tuple[Affine, list[int]]] = {}
+        self._prepared: dict[Any, tuple[Affine, Affine, list[int]]] = {}
         self._path: list[str] = []
         self._has_run = False
         for name, module in self._copy.named_modules():
@@ -242,14 +246,20 @@ class Explainer:
 
     def prepared(
         self, name: str, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...], named: dict[str, Any]
-    ) -> tuple[Affine, list[int]]:
-        """Return the linear map of a call of torch's function `name`, merged, and the padding to apply before it."""
+    ) -> tuple[Affine, Affine, list[int]]:
+        """Return what a call of torch's function `name` does.
+
+        Returns
+        -------
+        The linear map, merged; the same in the precision of the messages; the padding to apply before it.
+        """
         key = (id(weight), name, repr(options), repr(named))
         if key in self._prepared:
             return self._prepared[key]
-        call = read_call(name, weight, bias, options, named)
+        affine, padding = read_call(name, weight, bias, options, named)
         if id(weight) in self.merges:
-            call = (call[0].merged(*self.merges[id(weight)]), call[1])
+            affine = affine.merged(*self.merges[id(weight)])
+        call = affine, affine.rounded(self._messages), padding
         if id(weight) in self.layer_of:  # other tensors are made anew in each run
             self._prepared[key] = call
         return call
@@ -285,8 +295,8 @@ def relevance(
 
     Returns
     -------
-    Tensor shaped like `x`, of its dtype, signed, in the units of the explained number: computed in float64 unless
-    `dtype` says otherwise, so that maps of a float32 model differ from those of its float64 copy by one rounding.
+    Tensor shaped like `x`, of its dtype, signed, in the units of the explained number. Maps of a float32 model differ
+    from those of its float64 copy by some millionths of their maximum (`Explainer`, `dtype`).
 
     Raises
     ------

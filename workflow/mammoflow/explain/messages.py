@@ -14,36 +14,41 @@ class Redistribute(torch.autograd.Function):
     """Give a layer's own output forward; share the relevance of its outputs by a rule backward.
 
     `relevance` stands for the relevance of the model's input: zeros shaped like `x` that only input rules write to.
-    `ledger` stands for the constants: ones, (N,) float64, or none when no account is kept.
+    `ledger` stands for the constants: ones, (N,) float64, or none when no account is kept. `sharing` is `affine` in the
+    precision of the messages.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, relevance: Tensor | None, ledger: Tensor | None, rule: Rule, affine: Affine
+        ctx: Any,
+        x: Tensor,
+        relevance: Tensor | None,
+        ledger: Tensor | None,
+        rule: Rule,
+        affine: Affine,
+        sharing: Affine,
     ) -> Tensor:
         """Return the layer's own output."""
-        shares = rule.shares(affine, x)
-        ctx.affine, ctx.size, ctx.reads_input, ctx.samples = (
-            affine,
-            x.shape[2:],
-            relevance is not None,
-            ledger is not None,
-        )
+        z = affine.linear(x, affine.weight, affine.bias)
+        shares = rule.shares(sharing, x.to(sharing.weight.dtype), z.to(sharing.weight.dtype))
+        ctx.affine, ctx.size, ctx.dtype = sharing, x.shape[2:], x.dtype
+        ctx.reads_input, ctx.samples = relevance is not None, ledger is not None
         ctx.symmetric, ctx.signed = shares.symmetric, [part.signed for part in shares.parts]
         ctx.save_for_backward(
             *(shares.factor, shares.constant, shares.signed_constant, shares.stabiliser),
             *(part.weight for part in shares.parts),
             *(part.gate for part in shares.parts),
         )
-        return shares.z
+        return z
 
     @staticmethod
     def backward(ctx: Any, *messages: Tensor) -> tuple[Tensor | None, ...]:
         """Return the input's messages or relevance, and the constants' relevance."""
         factor, constant, signed_constant, stabiliser, *parts = ctx.saved_tensors
         count = len(ctx.signed)
-        share = messages[0] * (factor.abs() if ctx.symmetric else factor)
-        signed = messages[0] * factor if ctx.symmetric and (ctx.samples or any(ctx.signed)) else share
+        message = messages[0].to(factor.dtype)
+        share = message * (factor.abs() if ctx.symmetric else factor)
+        signed = message * factor if ctx.symmetric and (ctx.samples or any(ctx.signed)) else share
         received: Any = None
         for weight, gate, by_sign in zip(parts[:count], parts[count:], ctx.signed, strict=True):
             part = ctx.affine.back(signed if by_sign else share, weight, ctx.size)
@@ -52,7 +57,9 @@ class Redistribute(torch.autograd.Function):
         constants = None
         if ctx.samples:
             constants = _constants(ctx.affine, share, signed, constant, signed_constant, stabiliser)
-        return (None, received, constants, None, None) if ctx.reads_input else (received, None, constants, None, None)
+        received = received.to(ctx.dtype)
+        given = (None, received) if ctx.reads_input else (received, None)
+        return *given, constants, None, None, None
 
 
 def _constants(

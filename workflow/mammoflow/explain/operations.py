@@ -141,10 +141,10 @@ class Propagation(TorchFunctionMode):
         if isinstance(rule, INPUT_RULES) and not layer.reads_input:
             raise ModelError(f"{type(rule).__name__} is a rule for the layer that reads the input, and {place} doesn't")
         relevance = self.relevance if isinstance(rule, INPUT_RULES) else None
-        affine, padding = self.explainer.prepared(name, weight, bias, options, named)
+        affine, sharing, padding = self.explainer.prepared(name, weight, bias, options, named)
         if any(padding):
             input, relevance = F.pad(input, padding), None if relevance is None else F.pad(relevance, padding)
-        out = Redistribute.apply(input, relevance, self.ledger_of(input), rule, affine)
+        out = Redistribute.apply(input, relevance, self.ledger_of(input), rule, affine, sharing)
         if id(weight) in self.explainer.merges:
             self.merged[id(out)] = out
         return out

@@ -50,7 +50,6 @@ class Shares:
 
     Attributes
     ----------
-    z : the layer's own output.
     factor : ``z / |y + stabiliser|`` if `symmetric`, else ``z / (y + stabiliser)``.
     symmetric : whether `y` has the sign of `z`; then ``|factor|`` is the share, `factor` the signed share.
     parts : maps that carry the shares to the inputs.
@@ -59,7 +58,6 @@ class Shares:
     stabiliser : what keeps `y` away from 0: of symmetric rules its size, (N, 1, ...), else itself.
     """
 
-    z: Tensor
     factor: Tensor
     symmetric: bool
     parts: tuple[Part, ...]
@@ -75,8 +73,8 @@ def size_of(y: Tensor) -> Tensor:
 
 
 def _ratio(z: Tensor, denominator: Tensor) -> Tensor:
-    """``z / denominator``, 0 where both are 0."""
-    return torch.where(denominator == 0, torch.zeros_like(z), z / denominator)
+    """``z / denominator``, 0 where the denominator is 0."""
+    return (z / denominator).nan_to_num_(0, posinf=0, neginf=0)
 
 
 @dataclass(frozen=True)
@@ -85,12 +83,11 @@ class Epsilon:
 
     epsilon: float = 0.01
 
-    def shares(self, affine: Affine, x: Tensor) -> Shares:
-        """See `Shares`."""
-        z = affine.linear(x, affine.weight, affine.bias)
+    def shares(self, affine: Affine, x: Tensor, z: Tensor) -> Shares:
+        """Return what the rule knows of a layer's input `x` and output `z`, all in the precision of the messages."""
         absorbed = size_of(z) * self.epsilon
         factor = z.sign() if self.epsilon == 0 else _ratio(z, z.abs().add_(absorbed))
-        return Shares(z, factor, True, (Part(affine.weight),), affine.bias, None, absorbed)
+        return Shares(factor, True, (Part(affine.weight),), affine.bias, None, absorbed)
 
 
 @dataclass(frozen=True)
@@ -100,18 +97,17 @@ class Gamma:
     gamma: float = 0.1
     epsilon: float = SMALL
 
-    def shares(self, affine: Affine, x: Tensor) -> Shares:
+    def shares(self, affine: Affine, x: Tensor, z: Tensor) -> Shares:
         """See `Shares`."""
         half = self.gamma / 2
         weight = affine.weights(f"gamma {self.gamma}", lambda w: w * (1 + half))
         favoured = affine.weights(f"favoured {self.gamma}", lambda w: w.abs() * half)
-        z = affine.linear(x, affine.weight, affine.bias)
         bias = None if affine.bias is None else affine.bias.abs() * half
         size = affine.linear(x.abs(), favoured, bias).add_(z.abs(), alpha=1 + half)
         absorbed = size_of(size) * self.epsilon
         parts = (Part(weight), Part(favoured, x.sign(), signed=True))
         constant = None if affine.bias is None else affine.bias * (1 + half)
-        return Shares(z, _ratio(z, size.add_(absorbed)), True, parts, constant, bias, absorbed)
+        return Shares(_ratio(z, size.add_(absorbed)), True, parts, constant, bias, absorbed)
 
 
 @dataclass(frozen=True)
@@ -120,24 +116,22 @@ class ZPlus:
 
     epsilon: float = SMALL
 
-    def shares(self, affine: Affine, x: Tensor) -> Shares:
+    def shares(self, affine: Affine, x: Tensor, z: Tensor) -> Shares:
         """See `Shares`."""
-        z = affine.linear(x, affine.weight, affine.bias)
         positive = affine.weights("positive", lambda w: w.clamp(min=0))
         negative = affine.weights("negative", lambda w: w.clamp(max=0))
         constant = channel_constant(affine).clamp(min=0)
         y = affine.linear(x.clamp(min=0), positive, constant) + affine.linear(x.clamp(max=0), negative)
         absorbed = size_of(y) * self.epsilon
         parts = (Part(positive, (x > 0).to(x.dtype)), Part(negative, (x < 0).to(x.dtype)))
-        return Shares(z, _ratio(z, y + absorbed), False, parts, constant, None, absorbed)
+        return Shares(_ratio(z, y + absorbed), False, parts, constant, None, absorbed)
 
 
-def _whatever_the_pixels(affine: Affine, x: Tensor, weight: Tensor, epsilon: float) -> Shares:
+def _whatever_the_pixels(affine: Affine, x: Tensor, z: Tensor, weight: Tensor, epsilon: float) -> Shares:
     """Shares in proportion to `weight` alone, each at least 0."""
-    z = affine.linear(x, affine.weight, affine.bias)
     y = affine.linear(torch.ones_like(x[:1]), weight)
     absorbed = size_of(y) * epsilon
-    return Shares(z, _ratio(z, (y + absorbed).expand_as(z)), False, (Part(weight),), None, None, absorbed)
+    return Shares(_ratio(z, (y + absorbed).expand_as(z)), False, (Part(weight),), None, None, absorbed)
 
 
 @dataclass(frozen=True)
@@ -146,9 +140,9 @@ class Flat:
 
     epsilon: float = SMALL
 
-    def shares(self, affine: Affine, x: Tensor) -> Shares:
+    def shares(self, affine: Affine, x: Tensor, z: Tensor) -> Shares:
         """See `Shares`."""
-        return _whatever_the_pixels(affine, x, affine.weights("flat", torch.ones_like), self.epsilon)
+        return _whatever_the_pixels(affine, x, z, affine.weights("flat", torch.ones_like), self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -157,9 +151,9 @@ class WSquare:
 
     epsilon: float = SMALL
 
-    def shares(self, affine: Affine, x: Tensor) -> Shares:
+    def shares(self, affine: Affine, x: Tensor, z: Tensor) -> Shares:
         """See `Shares`."""
-        return _whatever_the_pixels(affine, x, affine.weights("squared", torch.square), self.epsilon)
+        return _whatever_the_pixels(affine, x, z, affine.weights("squared", torch.square), self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -170,9 +164,8 @@ class ZBox:
     high: float = 1.0
     epsilon: float = SMALL
 
-    def shares(self, affine: Affine, x: Tensor) -> Shares:
+    def shares(self, affine: Affine, x: Tensor, z: Tensor) -> Shares:
         """See `Shares`."""
-        z = affine.linear(x, affine.weight, affine.bias)
         parts = (
             Part(affine.weight, x),
             Part(affine.weights("positive", lambda w: w.clamp(min=0)), torch.full_like(x, -self.low)),
@@ -181,7 +174,7 @@ class ZBox:
         y = torch.stack([affine.linear(part.gate, part.weight) for part in parts if part.gate is not None]).sum(0)
         size = size_of(y) * self.epsilon
         absorbed = torch.where(y < 0, -size, size)
-        return Shares(z, _ratio(z, y + absorbed), False, parts, None, None, absorbed)
+        return Shares(_ratio(z, y + absorbed), False, parts, None, None, absorbed)
 
 
 Rule = Epsilon | Gamma | ZPlus | Flat | WSquare | ZBox
