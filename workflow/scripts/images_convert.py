@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mammoflow.images import convert_shard
+from mammoflow.images.converting import convert_shard
 from mammoflow.jobs import job
 
 if __name__ == "__main__":

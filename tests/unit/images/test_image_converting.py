@@ -7,7 +7,8 @@ import pytest
 
 from mammoflow import tables
 from mammoflow.geometry import Transform
-from mammoflow.images import convert_shard, converting, kept
+from mammoflow.images import converting, kept
+from mammoflow.images.converting import convert_shard
 from mammoflow.images.stored import read_stored
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mammoflow import tables
 from mammoflow.config import schema
-from mammoflow.images import convert_shard
+from mammoflow.images.converting import convert_shard
 from mammoflow.index.scan import scan
 
 HEADERS_ROOT = os.environ.get("MAMMOFLOW_MG_HEADERS_ROOT")

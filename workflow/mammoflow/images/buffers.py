@@ -41,6 +41,10 @@ class _Idle:
             fitting = [block for block in list(self.blocks.values()) if size <= block.size <= 2 * size]
             return self.blocks.pop(id(min(fitting, key=len)), None) if fitting else None
 
+    def forget(self) -> None:
+        with self.lock:
+            self.blocks.clear()
+
 
 _idle = _Idle()
 
@@ -53,3 +57,8 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     block = _idle.take(size)
     memory = _Memory(np.empty(size, np.uint8) if block is None else block, _idle)
     return np.asarray(memory)[:size].view(dtype).reshape(shape)
+
+
+def give_back() -> None:
+    """Give memory that lies idle back to the system, before a library takes as much of its own."""
+    _idle.forget()

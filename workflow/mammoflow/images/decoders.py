@@ -23,6 +23,7 @@ from pydicom.uid import (
 )
 
 from mammoflow.errors import RenderError
+from mammoflow.images.buffers import give_back
 from mammoflow.images.huffman import NotCovered, TruncatedStream
 from mammoflow.images.jpeg import check_sequential, decode_lossless
 from mammoflow.images.jpeg2000 import check_jpeg2000
@@ -97,6 +98,7 @@ def _jpeg_ls(data: bytes) -> tuple[Any, str]:
 
 def _jpeg2000(data: bytes) -> tuple[Any, str]:
     check_jpeg2000(data)
+    give_back()  # OpenJPEG takes 4 bytes a pixel, and copies them
     return imagecodecs.jpeg2k_decode(data), "imagecodecs.jpeg2k"
 
 

@@ -28,6 +28,7 @@ from mammoflow.images.rle import decode_rle
 from mammoflow.index.bounded import InflatesTooFarError, read_bounded
 
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+AS_BYTES = (*NATIVE, RLELossless)  # may hold overlays beside the bits stored; the others hold values
 PIXEL_DATA = (0x7FE0, 0x0010)
 ITEM, SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 UNDEFINED = 0xFFFFFFFF
@@ -105,12 +106,15 @@ def _pixels(stream: BinaryIO, header: Dataset, decoders: Decoders) -> tuple[NDAr
     if syntax in NATIVE:
         frame, decoder = _native(element, header, syntax), "native"
     else:
-        frame, decoder = _compressed(element, header, syntax, shift, decoders)
+        codestream = _frame(element)
+        del element  # a decoder needs much memory: leave it this one's
+        frame, decoder = _compressed(codestream, header, syntax, shift, decoders)
     if frame.size != rows * columns or frame.shape[:2] != (rows, columns):
         raise RenderError(
             "undecodable_pixel_data", f"the picture is {frame.shape}, Rows and Columns say {(rows, columns)}"
         )
-    return _bits(frame.reshape(rows, columns), bits, shift), decoder
+    may_exceed = syntax in AS_BYTES or bool(int(header.PixelRepresentation))
+    return _bits(frame.reshape(rows, columns), bits, shift, may_exceed), decoder
 
 
 def _syntax(header: Dataset) -> UID:
@@ -183,27 +187,24 @@ def _native(element: Element, header: Dataset, syntax: UID) -> NDArray[Any]:
 
 
 def _compressed(
-    element: Element, header: Dataset, syntax: UID, shift: int, decoders: Decoders
+    frame: bytes, header: Dataset, syntax: UID, shift: int, decoders: Decoders
 ) -> tuple[NDArray[Any], str]:
     rows, columns, size = int(header.Rows), int(header.Columns), int(header.BitsAllocated) // 8
-    frame = _frame(element)
     if syntax == RLELossless:
         try:
             return decode_rle(frame, rows * columns, size).reshape(rows, columns), "mammoflow.rle"
         except TruncatedStream as error:
             raise RenderError("truncated_pixel_data", f"the run-length coded picture ends early: {error}") from error
-    bits = int(header.BitsStored)
     if shift:
-        raise RenderError("high_bit", f"HighBit {header.HighBit} with BitsStored {bits} in a compressed file")
+        raise RenderError(
+            "high_bit", f"HighBit {header.HighBit} with BitsStored {header.BitsStored} in a compressed file"
+        )
     if syntax in decoders and picture_size(frame) != (rows, columns, 1):
         raise RenderError(
             "undecodable_pixel_data",
             f"the picture is {' x '.join(map(str, picture_size(frame)))}, Rows and Columns say {rows} x {columns}",
         )
-    pixels, decoder = decode(frame, syntax, decoders)
-    if not int(header.PixelRepresentation) and pixels.size and pixels.max() >> bits:
-        raise RenderError("high_bit", f"the compressed picture has values beyond its {bits} bits stored")
-    return pixels, decoder
+    return decode(frame, syntax, decoders)
 
 
 def _frame(element: Element) -> bytes:
@@ -220,13 +221,21 @@ def _frame(element: Element) -> bytes:
     return b"".join(fragments[1:])  # the first is the offset table
 
 
-def _bits(frame: NDArray[Any], bits: int, shift: int) -> NDArray[Any]:
-    """Bits stored of each pixel: two's complement of signed values, without overlays or sign above or below them."""
+def _bits(frame: NDArray[Any], bits: int, shift: int, may_exceed: bool) -> NDArray[Any]:
+    """Bits stored of each pixel: two's complement of signed values, without overlays or sign above or below them.
+
+    Raises
+    ------
+    RenderError
+        There are bits above those stored where none may be (``high_bit``).
+    """
     mask = 2**bits - 1
-    patterns = frame.view(f"u{frame.dtype.itemsize}") if frame.dtype.itemsize <= 2 else frame.astype(np.uint16)
+    patterns = frame.view(f"u{frame.dtype.itemsize}")
     if shift:
         patterns = patterns >> shift
     if patterns.size and patterns.max() > mask:
+        if not may_exceed:
+            raise RenderError("high_bit", f"the compressed picture has values beyond its {bits} bits stored")
         patterns = patterns & patterns.dtype.type(mask)
     if bits <= 8:
         return patterns.astype(np.uint8, copy=False)

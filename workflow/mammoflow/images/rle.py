@@ -11,6 +11,8 @@ from mammoflow.images.buffers import empty
 from mammoflow.images.huffman import BadStream, TruncatedStream
 
 HEADER = 64  # bytes: the number of segments and the offsets of up to 15
+BLOCK = 2**15  # pixels
+LONGEST_RUN = 128  # bytes
 WHOLE, TRUNCATED, LONG = range(3)
 Place = np.uint64
 
@@ -41,38 +43,67 @@ def decode_rle(data: bytes, pixels: int, bytes_each: int) -> NDArray[np.uint8] |
     edges = [*offsets[:count], len(data)]
     if edges[0] != HEADER or any(start >= end for start, end in pairwise(edges)):
         raise BadStream(f"RLE segments at {edges}")
-    planes = empty((bytes_each, pixels), np.uint8)
     stream = np.frombuffer(data, np.uint8)
-    for number, (start, end) in enumerate(pairwise(edges)):
-        status = _unpack(stream[start:end], planes[number])
-        if status != WHOLE:
-            kind, what = (TruncatedStream, "ends early") if status == TRUNCATED else (BadStream, "runs on")
-            raise kind(f"RLE segment {number} {what}")
-    if bytes_each == 1:
-        return planes[0]
-    out = empty((pixels,), np.uint16)
-    _interleave(planes[0], planes[1], out)
+    segments = [stream[start:end] for start, end in pairwise(edges)]
+    out = empty((pixels,), np.uint8 if bytes_each == 1 else np.uint16)
+    status = _decode_bytes(segments[0], out) if bytes_each == 1 else _decode_words(segments[0], segments[1], out)
+    if status != WHOLE:
+        kind, what = (TruncatedStream, "ends early") if status == TRUNCATED else (BadStream, "runs on")
+        raise kind(f"an RLE segment {what}")
     return out
 
 
 @numba.njit(nogil=True, cache=True)
-def _unpack(segment, out):  # type: ignore[no-untyped-def]
-    """Decode one segment (G.3.2) into `out`; that no place can be negative spares two thirds of the time."""
+def _decode_bytes(segment, out):  # type: ignore[no-untyped-def]
+    status, position, _ = _unpack(segment, Place(0), out, Place(0), Place(out.size))
+    return _ended(segment, position) if status == WHOLE else status
+
+
+@numba.njit(nogil=True, cache=True)
+def _decode_words(high, low, out):  # type: ignore[no-untyped-def]
+    """Decode both segments side by side, a block at a time, which stays in the cache until its bytes are joined."""
+    planes = np.empty((2, BLOCK + LONGEST_RUN), np.uint8)
+    positions, filled = np.zeros(2, Place), np.zeros(2, Place)
+    done, total = Place(0), Place(out.size)
+    while done < total:
+        wanted = min(Place(BLOCK), total - done)
+        for plane in range(2):
+            status, positions[plane], filled[plane] = _unpack(
+                high if plane == 0 else low, positions[plane], planes[plane], filled[plane], wanted
+            )
+            if status != WHOLE:
+                return status
+        _join(planes[0], planes[1], out[done : done + wanted])
+        for plane in range(2):  # a run may go on into the next block
+            filled[plane] -= wanted
+            for place in range(filled[plane]):
+                planes[plane, place] = planes[plane, wanted + Place(place)]
+        done += wanted
+    if filled.any():
+        return LONG
+    return max(_ended(high, positions[0]), _ended(low, positions[1]))
+
+
+@numba.njit(nogil=True, cache=True)
+def _unpack(segment, position, out, filled, wanted):  # type: ignore[no-untyped-def]
+    """Unpack runs (G.3.2) from `position` until `wanted` bytes of `out` are filled; return status and both places.
+
+    That no place can be negative spares two thirds of the time.
+    """
     size, total = Place(segment.size), Place(out.size)
-    position = filled = Place(0)
-    while filled < total:
+    while filled < wanted:
         if position >= size:
-            return TRUNCATED
+            return TRUNCATED, position, filled
         head = Place(segment[position])
         position += Place(1)
         if head == Place(128):
             continue
         length = head + Place(1) if head < Place(128) else Place(257) - head
         if filled + length > total:
-            return LONG
+            return LONG, position, filled
         needed = length if head < Place(128) else Place(1)
         if position + needed > size:
-            return TRUNCATED
+            return TRUNCATED, position, filled
         if head > Place(128):
             for place in range(length):
                 out[filled + Place(place)] = segment[position]
@@ -81,10 +112,16 @@ def _unpack(segment, out):  # type: ignore[no-untyped-def]
                 out[filled + Place(place)] = segment[position + Place(place)]
         position += needed
         filled += length
-    return WHOLE if size - position <= Place(1) else LONG
+    return WHOLE, position, filled
 
 
 @numba.njit(nogil=True, cache=True)
-def _interleave(high, low, out):  # type: ignore[no-untyped-def]
+def _ended(segment, position):  # type: ignore[no-untyped-def]
+    """Whether a segment ends where its last pixel does, but for a byte that makes its length even."""
+    return WHOLE if Place(segment.size) - position <= Place(1) else LONG
+
+
+@numba.njit(nogil=True, cache=True)
+def _join(high, low, out):  # type: ignore[no-untyped-def]
     for place in range(out.size):
         out[place] = high[place] << 8 | low[place]

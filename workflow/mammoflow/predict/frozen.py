@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from mammoflow import tables
-from mammoflow.images import convert_shard
+from mammoflow.images.converting import convert_shard
 from mammoflow.index.scan import scan
 from mammoflow.tables import EXTERNAL_FOLD
 
