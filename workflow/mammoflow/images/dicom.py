@@ -186,9 +186,7 @@ def _native(element: Element, header: Dataset, syntax: UID) -> NDArray[Any]:
     return data[:expected].view(f"<u{size}").reshape(rows, columns)
 
 
-def _compressed(
-    frame: bytes, header: Dataset, syntax: UID, shift: int, decoders: Decoders
-) -> tuple[NDArray[Any], str]:
+def _compressed(frame: bytes, header: Dataset, syntax: UID, shift: int, decoders: Decoders) -> tuple[NDArray[Any], str]:
     rows, columns, size = int(header.Rows), int(header.Columns), int(header.BitsAllocated) // 8
     if syntax == RLELossless:
         try:
