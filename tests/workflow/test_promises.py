@@ -330,6 +330,17 @@ def test_a_changed_module_of_the_phantoms_draws_them_again_and_the_same(study):
     assert planned_jobs(study) == read_again | {"labels_patients", "labels_plan"}
 
 
+def test_detectors_with_drawn_lesions_train_again_when_drawing_changes(study):
+    path = study.directory / "study.yaml"
+    study.configure(detect=yaml.safe_load(path.read_text())["detect"] | {"phantom_paste": 0.5, "epochs": 1})
+    training, target = "detect_train detector=yolov6n,fold=0", "results/detect/yolov6n/fold0/model.safetensors"
+    assert study.jobs(target) == {training}
+    assert study.jobs("--dry-run", target) == set()
+    module = study.code / "workflow" / "mammoflow" / "phantom" / "__init__.py"
+    module.write_text(module.read_text() + "\n# changed\n")
+    assert training in planned_jobs(study)
+
+
 def test_a_changed_module_of_the_index_reads_again_and_finds_the_same(study):
     module = study.code / "workflow" / "mammoflow" / "index" / "__init__.py"
     module.write_text(module.read_text() + "\n# changed\n")

@@ -205,6 +205,14 @@ def pretraining():
     }
 
 
+def training_code():
+    """Digests of what trains detectors: where lesions are drawn into pictures, how they are drawn, too."""
+    draws = setting("detect", "phantom_paste") or "phantom_paste" in setting(
+        "sweep", "grid"
+    )
+    return [code_digest(stage) for stage in ("detect", *(["phantom"] if draws else []))]
+
+
 def start_of_detector(wildcards):
     """The pretrained detector, where pretraining is asked for."""
     name = wildcards.get("detector", setting("sweep", "detector"))

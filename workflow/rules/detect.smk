@@ -65,7 +65,7 @@ rule detect_train:
         settings={key: setting("detect", key) for key in TRAINING_KEYS},
         device=setting("device"),
         seed=setting("seed"),
-        code=code_digest("detect"),
+        code=training_code(),
     script:
         "../scripts/detect_train.py"
 
@@ -192,7 +192,7 @@ rule sweep_train:
         match={key: setting("report", key) for key in ("hit_iou", "hit_center")},
         device=setting("device"),
         seed=setting("seed"),
-        code=code_digest("detect"),
+        code=training_code(),
     script:
         "../scripts/sweep_train.py"
 
