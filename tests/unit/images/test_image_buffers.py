@@ -1,11 +1,13 @@
 import gc
+import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mammoflow.images import buffers
-from mammoflow.images.buffers import KEPT, SMALLEST, empty
+from mammoflow.images.buffers import KEPT, SMALLEST, empty, give_back
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +66,20 @@ def test_threads_never_share_memory():
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(filled, range(200)))
+
+
+def resident():
+    """Bytes of memory that this process holds and no file backs."""
+    return 1024 * int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
+def test_idle_memory_goes_back_to_the_system(idle):
+    arrays = [empty((KEPT // 4,), np.uint8) for _ in range(3)]
+    for array in arrays:
+        array[:] = 1
+    del arrays, array
+    held = resident()
+    give_back()
+    assert not idle.blocks
+    assert held - resident() > KEPT // 2

@@ -1,6 +1,7 @@
 """Memory of pictures, used again by the next ones: fresh pages from the system cost more than most steps do."""
 
 from math import prod
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from threading import RLock
 from typing import Any
 
@@ -55,8 +56,13 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     if size < SMALLEST:
         return np.empty(shape, dtype)
     block = _idle.take(size)
-    memory = _Memory(np.empty(size, np.uint8) if block is None else block, _idle)
+    memory = _Memory(_fresh(size) if block is None else block, _idle)
     return np.asarray(memory)[:size].view(dtype).reshape(shape)
+
+
+def _fresh(size: int) -> NDArray[np.uint8]:
+    """Return a block of the system's, which has it back as soon as it is let go; the allocator would keep some."""
+    return np.frombuffer(mmap(-1, size, flags=MAP_PRIVATE | MAP_ANONYMOUS), np.uint8)
 
 
 def give_back() -> None:
