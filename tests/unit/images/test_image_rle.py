@@ -11,7 +11,7 @@ from pydicom.uid import RLELossless
 from rle.rle import decode_frame, encode_frame
 
 from mammoflow.images.huffman import BadStream, TruncatedStream
-from mammoflow.images.rle import decode_rle
+from mammoflow.images.rle import BLOCK, decode_rle
 
 
 def frame_of(header):
@@ -51,6 +51,27 @@ def test_segment_by_hand():
     assert decode_rle(packed(bytes([1, 5, 6, 254, 9, 128, 0, 7])), 6, 1).tolist() == [5, 6, 9, 9, 9, 7]
     # most significant byte first
     assert decode_rle(packed(bytes([1, 1, 2]) + b"\0", bytes([255, 3])), 2, 2).tolist() == [0x103, 0x203]
+
+
+def run_of(value, length):
+    """Repeat runs of 128, the longest, and one of what is left."""
+    whole, left = divmod(length, 128)
+    return bytes([129, value]) * whole + (bytes([(1 - left) % 256, value]) if left else b"")
+
+
+@pytest.mark.parametrize("shift", [0, 1, 50, 127])
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_runs_go_on_over_the_borders_of_blocks(shift, blocks):
+    # one plane's runs begin `shift` bytes later than the other's, so a border cuts runs of either at other places
+    pixels = blocks * BLOCK + shift
+    high = bytes([shift - 1, *range(shift)]) if shift else b""
+    frame = packed(high + run_of(7, pixels - shift), run_of(9, pixels))
+    expected = np.full(pixels, 0x709)
+    expected[:shift] = np.arange(shift) << 8 | 9
+    assert np.array_equal(decode_rle(frame, pixels, 2), expected)
+    for fewer, error in ((pixels - 1, BadStream), (pixels + 1, TruncatedStream)):
+        with pytest.raises(error):
+            decode_rle(frame, fewer, 2)
 
 
 def test_damage_is_noticed(mammogram, breast_picture):
