@@ -8,15 +8,17 @@ each round they take turns over the same files: `cpu_ms` and `wall_ms` (per imag
 `ratio_vs_plain` and `times_floor` medians of ratios taken inside a round, so that a machine that is slow for a while
 is so for all; `ratio_range` is their lowest and highest.
 
-    stage         all that rule images_convert does: breast, digest, full-size and training picture
+    stage         all that rule images_convert does: breast, digest, full-size and training picture; one thread
+    stage+threads the same by `--threads` of them, when there are several
     render+write  what plain does, by this project: stored values, window, full-size PNG
     plain         dcmread, apply_modality_lut, apply_voi_lut in float64, 8 bits, cv2.imwrite
     dcmtk         dcmj2pnm or dcml2pnm with the file's first window, a process a file (where they are installed)
     floor         the file read, a picture copied, as many bytes as the PNG's written
     nvimagecodec  render+write with images.jpeg2000: gpu (JPEG 2000 and HTJ2K, where nvImageCodec and a GPU are there)
 
-`pixels_equal` compares the pictures with plain's, pixel by pixel. `first_image_s` is the time from the process's start
-to its first picture, `first_image_cpu_s` the CPU time of it.
+`pixels_equal` compares the pictures with plain's, pixel by pixel. `times_one_thread` is how much sooner several threads
+are done than one by the clock, median and `one_thread_range` over the rounds; `--images` should be a multiple of them.
+`first_image_s` is the time from the process's start to its first picture, `first_image_cpu_s` the CPU time of it.
 """
 
 import argparse
@@ -46,7 +48,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 Convert = Callable[[list[Path], Path], None]
-METHODS = ("plain", "render+write", "stage", "floor", "dcmtk", "nvimagecodec")
+METHODS = ("plain", "render+write", "stage", "stage+threads", "floor", "dcmtk", "nvimagecodec")
 WINDOW = {"mode": "dicom", "index": 0}
 SETTINGS = {"format": "png", "train_size": 1280, "breast_crop": True, "breast_margin": 0.05, "same_side": True}
 JPEG_2000_FAMILY = {uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL}
@@ -72,7 +74,7 @@ def main() -> None:
         rows = []
         groups = {name: files for name, files in _by_syntax(folder).items() if arguments.syntax in uid.UID(name).name}
         for syntax, files in sorted(groups.items()):
-            methods = [method for method in METHODS if _available(method, uid.UID(syntax))]
+            methods = [method for method in METHODS if _available(method, uid.UID(syntax), arguments.threads)]
             measured = _measured(methods, files, root, arguments)
             rows += _rows(uid.UID(syntax).name, measured, root)
     for row in rows:
@@ -89,7 +91,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=4096, help="of seeded files")
     parser.add_argument("--columns", type=int, default=3328, help="of seeded files")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="of method stage")
+    parser.add_argument("--threads", type=int, default=1, help="of method stage+threads")
     parser.add_argument("--rounds", type=int, default=3, help="over the files, all methods in turn")
     parser.add_argument("--json", help="file to write")
     parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
@@ -155,7 +157,9 @@ def _by_syntax(folder: Path) -> dict[str, list[str]]:
     return groups
 
 
-def _available(method: str, syntax: uid.UID) -> bool:
+def _available(method: str, syntax: uid.UID, threads: int) -> bool:
+    if method == "stage+threads":
+        return threads > 1
     if method == "nvimagecodec":
         found = importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.nvimgcodec")
         return syntax in JPEG_2000_FAMILY and found is not None
@@ -191,7 +195,8 @@ def _measured(
 def _started(method: str, files: list[str], root: Path, arguments: argparse.Namespace) -> subprocess.Popen[str]:
     out = root / method
     (out / "train").mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, __file__, "--method", method, "--out", str(out), "--threads", str(arguments.threads)]
+    threads = arguments.threads if method == "stage+threads" else 1
+    command = [sys.executable, __file__, "--method", method, "--out", str(out), "--threads", str(threads)]
     command += ["--started", str(time.time()), *files]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -221,17 +226,25 @@ def _rows(syntax: str, measured: dict[str, dict[str, Any]], root: Path) -> list[
 
 
 def _compared(rounds: dict[str, list[dict[str, float]]], method: str) -> dict[str, Any]:
-    """Ratios inside the rounds to plain and the floor, where these could be measured."""
+    """Ratios inside the rounds to plain, the floor and one thread, where these could be measured."""
     compared: dict[str, Any] = {}
-    own = [one["cpu_ms"] for one in rounds[method]]
     if rounds["plain"]:
-        ratios = [one["cpu_ms"] / mine for one, mine in zip(rounds["plain"], own, strict=True)]
-        compared["ratio_vs_plain"] = round(median(ratios), 2)
-        compared["ratio_range"] = [round(min(ratios), 2), round(max(ratios), 2)]
-    compared["times_floor"] = round(
-        median(mine / one["cpu_ms"] for one, mine in zip(rounds["floor"], own, strict=True)), 2
-    )
+        ratios = _ratios(rounds, "plain", method)
+        compared |= {"ratio_vs_plain": round(median(ratios), 2), "ratio_range": _range(ratios)}
+    compared["times_floor"] = round(median(_ratios(rounds, method, "floor")), 2)
+    if method == "stage+threads":
+        sooner = _ratios(rounds, "stage", method, "wall_ms")
+        compared |= {"times_one_thread": round(median(sooner), 2), "one_thread_range": _range(sooner)}
     return compared
+
+
+def _ratios(rounds: dict[str, list[dict[str, float]]], over: str, under: str, name: str = "cpu_ms") -> list[float]:
+    """Divide what one method took by what another took, round by round."""
+    return [one[name] / other[name] for one, other in zip(rounds[over], rounds[under], strict=True)]
+
+
+def _range(ratios: list[float]) -> list[float]:
+    return [round(min(ratios), 2), round(max(ratios), 2)]
 
 
 def _same(expected: Path, found: Path) -> bool | None:
@@ -246,8 +259,9 @@ def _same(expected: Path, found: Path) -> bool | None:
 def _report(arguments: argparse.Namespace) -> None:
     """Convert the files by one method whenever told to, and print what it took, children included."""
     files, out = [Path(name) for name in arguments.files], Path(arguments.out)
-    convert, extra = {"stage": _stage, "render+write": _render, "plain": _plain, "floor": _floor, "dcmtk": _dcmtk,
-                      "nvimagecodec": _nvimagecodec}[arguments.method](arguments.threads)  # fmt: skip
+    convert, extra = {"stage": _stage, "stage+threads": _stage, "render+write": _render, "plain": _plain,
+                      "floor": _floor, "dcmtk": _dcmtk, "nvimagecodec": _nvimagecodec,
+                      }[arguments.method](arguments.threads)  # fmt: skip
     convert(files[:1], out)
     first = {"first_image_s": round(time.time() - arguments.started, 2), "first_image_cpu_s": round(_cpu(), 2)}
     print(json.dumps({"images": len(files)} | first | extra), flush=True)
