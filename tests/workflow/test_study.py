@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -144,6 +145,28 @@ def test_the_study_ran_without_a_network(finished_study):
     attempt = "import socket; socket.create_connection(('192.0.2.1', 443), timeout=5)"
     done = subprocess.run([*without_network(), sys.executable, "-c", attempt], capture_output=True, text=True)
     assert "Network is unreachable" in done.stderr
+
+
+def test_pictures_do_not_depend_on_the_number_of_workers(finished_study, study):
+    for kept in (study.directory / "results/images").glob("*/.kept"):  # nothing is to be taken over
+        shutil.rmtree(kept)
+    jobs = study.jobs("images", "--forcerun", "images_convert", "--set-threads", "images_convert=2")
+    assert {job.split()[0] for job in jobs} >= {"images_convert"}
+
+    def images_of(study, names):
+        paths = (study.directory / "results/images").rglob(names)
+        return [path for path in paths if path.is_file() and ".kept" not in path.parts]
+
+    def content(study):
+        return {str(path.relative_to(study.directory)): path.read_bytes() for path in images_of(study, "*")}
+
+    first = content(finished_study)
+    assert len(first) > 80  # tables, and each picture in two sizes
+    assert content(study) == first
+    for path in images_of(study, "*.png"):  # made now, not copied
+        assert (
+            path.stat().st_mtime_ns > (finished_study.directory / path.relative_to(study.directory)).stat().st_mtime_ns
+        )
 
 
 def test_the_same_seed_gives_the_same_tables_and_weights(finished_study, study):
