@@ -29,7 +29,7 @@ from mammoflow.detect.infer import Frames, forward
 from mammoflow.detect.model import Detector, build_model, load_detector
 from mammoflow.detect.shard import AHEAD, BATCH, Judge, judge_images, prefetched, read_picture
 
-SETTINGS = {"min_score": 0.05, "nms_iou": 0.4}
+SETTINGS = {"min_score": 0.05, "nms_iou": 0.4, "test_time": None, "ensemble_iou": 0.5}
 SHARE = 0.995  # of the anchors that random weights give no frame
 EQUAL = 0.99  # of the frames of both: rounding may swap two that suppress each other
 ROUNDS = 3  # of each, taking turns; medians are reported

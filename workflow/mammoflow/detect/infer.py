@@ -21,7 +21,8 @@ from mammoflow.detect.tiles import Tile, merge, tile_grid
 from mammoflow.geometry import Transform
 
 MAX_FRAMES = 100  # a picture; far above what one shows at any useful score
-PIECES = 16  # pictures or tiles that go through the network at once
+# pictures or tiles that go through the network at once: a GPU wants many, a CPU as few as stay in its cache
+PIECES = {"cpu": 2, "cuda": 16}
 NO_TIME_LIMIT = 1e9  # s; Ultralytics gives up on overlaps after a while, which would make results depend on the load
 
 
@@ -120,9 +121,10 @@ def _frames_of(
     for number, (canvas, _) in enumerate(prepared):
         by_shape.setdefault(canvas.shape, []).append(number)
     found: dict[int, Frames] = {}
+    at_once = PIECES[next(detector.model.parameters()).device.type]
     for numbers in by_shape.values():
-        for start in range(0, len(numbers), PIECES):
-            batch = numbers[start : start + PIECES]
+        for start in range(0, len(numbers), at_once):
+            batch = numbers[start : start + at_once]
             rows = _decode(detector, forward(detector, [prepared[n][0] for n in batch]), min_score, nms_iou)
             found |= {n: _of_piece(kept, prepared[n][1], pieces[n]) for n, kept in zip(batch, rows, strict=True)}
     return [found[number] for number in range(len(pieces))]
