@@ -9,21 +9,22 @@ each round they take turns over the same files: `cpu_ms` and `wall_ms` (per imag
 is so for all; `ratio_range` is their lowest and highest.
 
     stage         all that rule images_convert does: breast, digest, full-size and training picture; one thread
-    stage+threads the same by `--threads` of them, when there are several
+    stage+workers the same by `--workers` processes at a time, as a run on as many cores does
     render+write  what plain does, by this project: stored values, window, full-size PNG
     plain         dcmread, apply_modality_lut, apply_voi_lut in float64, 8 bits, cv2.imwrite
     dcmtk         dcmj2pnm or dcml2pnm with the file's first window, a process a file (where they are installed)
     floor         the file read, a picture copied, as many bytes as the PNG's written
     nvimagecodec  render+write with images.jpeg2000: gpu (JPEG 2000 and HTJ2K, where nvImageCodec and a GPU are there)
 
-`pixels_equal` compares the pictures with plain's, pixel by pixel. `times_one_thread` is how much sooner several threads
-are done than one by the clock, median and `one_thread_range` over the rounds; `--images` should be a multiple of them.
+`pixels_equal` compares the pictures with plain's, pixel by pixel. `times_one_worker` is how much sooner several workers
+are done than one by the clock, median and `one_worker_range` over the rounds; `--images` should be a multiple of them.
 `first_image_s` is the time from the process's start to its first picture, `first_image_cpu_s` the CPU time of it.
 """
 
 import argparse
 import importlib.util
 import json
+import multiprocessing
 import os
 import re
 import resource
@@ -34,6 +35,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -48,7 +50,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 Convert = Callable[[list[Path], Path], None]
-METHODS = ("plain", "render+write", "stage", "stage+threads", "floor", "dcmtk", "nvimagecodec")
+METHODS = ("plain", "render+write", "stage", "stage+workers", "floor", "dcmtk", "nvimagecodec")
 WINDOW = {"mode": "dicom", "index": 0}
 SETTINGS = {"format": "png", "train_size": 1280, "breast_crop": True, "breast_margin": 0.05, "same_side": True}
 JPEG_2000_FAMILY = {uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL}
@@ -74,7 +76,7 @@ def main() -> None:
         rows = []
         groups = {name: files for name, files in _by_syntax(folder).items() if arguments.syntax in uid.UID(name).name}
         for syntax, files in sorted(groups.items()):
-            methods = [method for method in METHODS if _available(method, uid.UID(syntax), arguments.threads)]
+            methods = [method for method in METHODS if _available(method, uid.UID(syntax), arguments.workers)]
             measured = _measured(methods, files, root, arguments)
             rows += _rows(uid.UID(syntax).name, measured, root)
     for row in rows:
@@ -91,7 +93,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=4096, help="of seeded files")
     parser.add_argument("--columns", type=int, default=3328, help="of seeded files")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="of method stage+threads")
+    parser.add_argument("--workers", type=int, default=1, help="of method stage+workers")
     parser.add_argument("--rounds", type=int, default=3, help="over the files, all methods in turn")
     parser.add_argument("--json", help="file to write")
     parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
@@ -157,9 +159,9 @@ def _by_syntax(folder: Path) -> dict[str, list[str]]:
     return groups
 
 
-def _available(method: str, syntax: uid.UID, threads: int) -> bool:
-    if method == "stage+threads":
-        return threads > 1
+def _available(method: str, syntax: uid.UID, workers: int) -> bool:
+    if method == "stage+workers":
+        return workers > 1
     if method == "nvimagecodec":
         found = importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.nvimgcodec")
         return syntax in JPEG_2000_FAMILY and found is not None
@@ -195,8 +197,7 @@ def _measured(
 def _started(method: str, files: list[str], root: Path, arguments: argparse.Namespace) -> subprocess.Popen[str]:
     out = root / method
     (out / "train").mkdir(parents=True, exist_ok=True)
-    threads = arguments.threads if method == "stage+threads" else 1
-    command = [sys.executable, __file__, "--method", method, "--out", str(out), "--threads", str(threads)]
+    command = [sys.executable, __file__, "--method", method, "--out", str(out), "--workers", str(arguments.workers)]
     command += ["--started", str(time.time()), *files]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -226,15 +227,15 @@ def _rows(syntax: str, measured: dict[str, dict[str, Any]], root: Path) -> list[
 
 
 def _compared(rounds: dict[str, list[dict[str, float]]], method: str) -> dict[str, Any]:
-    """Ratios inside the rounds to plain, the floor and one thread, where these could be measured."""
+    """Ratios inside the rounds to plain, the floor and one worker, where these could be measured."""
     compared: dict[str, Any] = {}
     if rounds["plain"]:
         ratios = _ratios(rounds, "plain", method)
         compared |= {"ratio_vs_plain": round(median(ratios), 2), "ratio_range": _range(ratios)}
     compared["times_floor"] = round(median(_ratios(rounds, method, "floor")), 2)
-    if method == "stage+threads":
+    if method == "stage+workers":
         sooner = _ratios(rounds, "stage", method, "wall_ms")
-        compared |= {"times_one_thread": round(median(sooner), 2), "one_thread_range": _range(sooner)}
+        compared |= {"times_one_worker": round(median(sooner), 2), "one_worker_range": _range(sooner)}
     return compared
 
 
@@ -259,9 +260,9 @@ def _same(expected: Path, found: Path) -> bool | None:
 def _report(arguments: argparse.Namespace) -> None:
     """Convert the files by one method whenever told to, and print what it took, children included."""
     files, out = [Path(name) for name in arguments.files], Path(arguments.out)
-    convert, extra = {"stage": _stage, "stage+threads": _stage, "render+write": _render, "plain": _plain,
+    convert, extra = {"stage": _stage, "stage+workers": _stage_by_workers, "render+write": _render, "plain": _plain,
                       "floor": _floor, "dcmtk": _dcmtk, "nvimagecodec": _nvimagecodec,
-                      }[arguments.method](arguments.threads)  # fmt: skip
+                      }[arguments.method](arguments.workers)  # fmt: skip
     convert(files[:1], out)
     first = {"first_image_s": round(time.time() - arguments.started, 2), "first_image_cpu_s": round(_cpu(), 2)}
     print(json.dumps({"images": len(files)} | first | extra), flush=True)
@@ -279,14 +280,24 @@ def _timed(convert: Convert, files: list[Path], out: Path) -> dict[str, float]:
 
 def _peak() -> int:
     """Most memory of this process or a child, MiB; `ru_maxrss` of a process itself would begin with its parent's."""
-    status = Path("/proc/self/status").read_text("utf-8")
-    own = int(re.search(r"VmHWM:\s+(\d+)", status)[1])
-    return round(max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024)
+    statuses = [Path(f"/proc/{process}/status").read_text("utf-8") for process in ("self", *_workers())]
+    alive = [int(re.search(r"VmHWM:\s+(\d+)", status)[1]) for status in statuses]
+    return round(max(*alive, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024)
 
 
 def _cpu() -> float:
+    """Seconds of this process, of children that have ended and of those that haven't."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    ticks = [
+        Path(f"/proc/{process}/stat").read_text("utf-8").rpartition(")")[2].split()[11:13] for process in _workers()
+    ]
+    alive = sum(int(tick) for pair in ticks for tick in pair) / os.sysconf("SC_CLK_TCK")
+    return alive + sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def _workers() -> list[str]:
+    """Children of this process that are alive."""
+    return [one for file in Path("/proc/self/task").glob("*/children") for one in file.read_text("utf-8").split()]
 
 
 def _each(one: Callable[[Path, Path], None]) -> Convert:
@@ -297,18 +308,31 @@ def _each(one: Callable[[Path, Path], None]) -> Convert:
     return convert
 
 
-def _stage(threads: int) -> tuple[Convert, dict[str, Any]]:
-    from concurrent.futures import ThreadPoolExecutor
-
+def _stage(_: int) -> tuple[Convert, dict[str, Any]]:
     from mammoflow.images.converting import ShardImage, Target, convert_image
 
     def convert(files: list[Path], out: Path) -> None:
         target = Target("benchmark", WINDOW, SETTINGS, out, mask_labels=False)
-        images = [ShardImage(path.stem, "p", "unknown", "", path, "") for path in files]
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(partial(convert_image, target=target), images))
+        for path in files:
+            convert_image(ShardImage(path.stem, "p", "unknown", "", path, ""), target=target)
 
-    return convert, {"threads": threads}
+    return convert, {}
+
+
+def _stage_by_workers(workers: int) -> tuple[Convert, dict[str, Any]]:
+    pools: list[ProcessPoolExecutor] = []
+
+    def convert(files: list[Path], out: Path) -> None:
+        if not pools:  # every worker converts a picture before the clock starts, as a single one does
+            spawn = multiprocessing.get_context("spawn")
+            pools.append(ProcessPoolExecutor(workers, spawn, _stage_share, (files[:1], out)))
+        list(pools[0].map(_stage_share, (files[number::workers] for number in range(workers)), [out] * workers))
+
+    return convert, {"workers": workers}
+
+
+def _stage_share(files: list[Path], out: Path) -> None:
+    _stage(1)[0](files, out)
 
 
 def _render(_: int, jpeg2000: str = "cpu") -> tuple[Convert, dict[str, Any]]:
@@ -359,8 +383,8 @@ def _dcmtk(_: int) -> tuple[Convert, dict[str, Any]]:
     return _each(one), {}
 
 
-def _nvimagecodec(threads: int) -> tuple[Convert, dict[str, Any]]:
-    return _render(threads, jpeg2000="gpu")
+def _nvimagecodec(_: int) -> tuple[Convert, dict[str, Any]]:
+    return _render(_, jpeg2000="gpu")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ WRONG = [
     ("detect.weights", {"path": "none.safetensors", "sha256": "0" * 64}, r"none\.safetensors is no file"),
     ("sweep.grid", {"epoch": [1]}, r"`epoch` is no setting of section detect; known: .*epochs"),
     ("sweep.grid", {"augment.fliplr": [0, 2]}, r"sweep\.grid\.augment\.fliplr: .*is 2, expected at most 1"),
-    ("sweep.grid", {"pretrain": [None]}, r"`pretrain`, which is done once for all points"),
+    ("sweep.grid", {"pretrain": [None]}, r"`pretrain`, which counts in the pretraining, once for all points"),
     ("sweep.folds", [3], r"sweep\.folds holds 3, but labels\.folds is 3"),
     (
         "detect.weights",
@@ -84,6 +84,14 @@ def test_a_wrong_setting_gives_one_message_that_names_it(shipped, key, value, me
     else:
         node[last] = value
     with pytest.raises(ConfigError, match=message):
+        config.check_config(shipped)
+
+
+def test_a_sweep_of_weights_that_pretraining_replaces_is_refused(shipped):
+    shipped["sweep"]["grid"] = {"weights": [None]}
+    config.check_config(shipped)
+    shipped["detect"]["pretrain"] = {"phantom": {"images": 8, "epochs": 1}}
+    with pytest.raises(ConfigError, match=r"sweep\.grid holds `weights`"):
         config.check_config(shipped)
 
 

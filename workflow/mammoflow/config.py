@@ -187,10 +187,11 @@ def _check_sweep(study: dict[str, Any]) -> None:
             f"config: sweep.folds holds {max(sweep['folds'])}, but labels.folds is {folds}; take lower ones"
         )
     for key, values in sweep["grid"].items():
-        if key.partition(".")[0] == "pretrain":
+        setting = key.partition(".")[0]
+        if setting == "pretrain" or (setting == "weights" and study["detect"]["pretrain"]):
             raise ConfigError(
-                "config: sweep.grid holds `pretrain`, which is done once for all points; expected other settings of "
-                "section detect: run the sweep twice, with and without detect.pretrain"
+                f"config: sweep.grid holds `{setting}`, which counts in the pretraining, once for all points; expected "
+                "other settings of section detect: run the sweep once with each detect.pretrain and detect.weights"
             )
         for value in values:
             section = overlay(study["detect"], {key: value})

@@ -366,10 +366,13 @@ def forget_the_bias(monkeypatch):
 def swap_the_activation(monkeypatch):
     """Pass relevance where ReLU gave nothing, and none where it gave something."""
 
-    def relu(mode, x, inplace=False):
-        return messages.Gate.apply(x, F.relu, lambda x: (x <= 0).double())
+    class Swapped(messages.Gate):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward((x <= 0).double())
+            return F.relu(x)
 
-    monkeypatch.setitem(operations._HANDLERS, "relu", relu)
+    monkeypatch.setitem(operations._HANDLERS, "relu", lambda mode, x, inplace=False: Swapped.apply(x))
 
 
 def forget_the_account(monkeypatch):

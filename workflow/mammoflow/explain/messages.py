@@ -30,7 +30,7 @@ class Redistribute(torch.autograd.Function):
     ) -> Tensor:
         """Return the layer's own output."""
         z = affine.linear(x, affine.weight, affine.bias)
-        shares = rule.shares(sharing, x.to(sharing.weight.dtype), z.to(sharing.weight.dtype))
+        shares = rule.shares(sharing, x, z.to(sharing.weight.dtype))
         ctx.affine, ctx.size, ctx.dtype = sharing, x.shape[2:], x.dtype
         ctx.reads_input, ctx.samples = relevance is not None, ledger is not None
         ctx.symmetric, ctx.signed = shares.symmetric, [part.signed for part in shares.parts]
@@ -96,20 +96,20 @@ class Constant(torch.autograd.Function):
 
 
 class Gate(torch.autograd.Function):
-    """An activation, whose relevance passes unchanged: the message times ``act(x) / x``, `gate`, finite at 0 too."""
+    """An activation ``x * gate(x)``, whose relevance passes unchanged: the message times the gate, finite at 0 too."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, act: Callable[[Tensor], Tensor], gate: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return ``act(x)``."""
-        ctx.gate = gate
-        ctx.save_for_backward(x)
-        return act(x)
+    def forward(ctx: Any, x: Tensor, gate: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return ``x * gate(x)``."""
+        opened = gate(x)
+        ctx.save_for_backward(opened)
+        return x * opened
 
     @staticmethod
     def backward(ctx: Any, *messages: Tensor) -> tuple[Tensor | None, ...]:
         """Return the input's messages."""
-        (x,) = ctx.saved_tensors
-        return messages[0] * ctx.gate(x), None, None
+        (opened,) = ctx.saved_tensors
+        return messages[0] * opened, None
 
 
 class Refuse(torch.autograd.Function):

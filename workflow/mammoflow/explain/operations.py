@@ -315,7 +315,7 @@ def _leaky_relu(mode: Propagation, input: Tensor, negative_slope: float = 0.01, 
 
 
 def _silu(mode: Propagation, input: Tensor, inplace: bool = False) -> Tensor:
-    return Gate.apply(input, F.silu, torch.sigmoid)
+    return Gate.apply(input, torch.sigmoid)
 
 
 def _gelu_gate(x: Tensor, approximate: str) -> Tensor:
@@ -325,7 +325,7 @@ def _gelu_gate(x: Tensor, approximate: str) -> Tensor:
 
 
 def _gelu(mode: Propagation, input: Tensor, approximate: str = "none") -> Tensor:
-    return Gate.apply(input, partial(F.gelu, approximate=approximate), partial(_gelu_gate, approximate=approximate))
+    return Gate.apply(input, partial(_gelu_gate, approximate=approximate))
 
 
 def _reversed(handler: Callable[..., Tensor]) -> Callable[..., Tensor]:

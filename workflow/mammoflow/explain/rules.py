@@ -84,7 +84,7 @@ class Epsilon:
     epsilon: float = 0.01
 
     def shares(self, affine: Affine, x: Tensor, z: Tensor) -> Shares:
-        """Return what the rule knows of a layer's input `x` and output `z`, all in the precision of the messages."""
+        """Return what the rule knows of a layer's input `x`, in any precision, and its output `z`, in the messages'."""
         absorbed = size_of(z) * self.epsilon
         factor = z.sign() if self.epsilon == 0 else _ratio(z, z.abs().add_(absorbed))
         return Shares(factor, True, (Part(affine.weight),), affine.bias, None, absorbed)
@@ -99,6 +99,7 @@ class Gamma:
 
     def shares(self, affine: Affine, x: Tensor, z: Tensor) -> Shares:
         """See `Shares`."""
+        x = x.to(z.dtype)
         half = self.gamma / 2
         weight = affine.weights(f"gamma {self.gamma}", lambda w: w * (1 + half))
         favoured = affine.weights(f"favoured {self.gamma}", lambda w: w.abs() * half)
@@ -118,6 +119,7 @@ class ZPlus:
 
     def shares(self, affine: Affine, x: Tensor, z: Tensor) -> Shares:
         """See `Shares`."""
+        x = x.to(z.dtype)
         positive = affine.weights("positive", lambda w: w.clamp(min=0))
         negative = affine.weights("negative", lambda w: w.clamp(max=0))
         constant = channel_constant(affine).clamp(min=0)
@@ -129,7 +131,7 @@ class ZPlus:
 
 def _whatever_the_pixels(affine: Affine, x: Tensor, z: Tensor, weight: Tensor, epsilon: float) -> Shares:
     """Shares in proportion to `weight` alone, each at least 0."""
-    y = affine.linear(torch.ones_like(x[:1]), weight)
+    y = affine.linear(torch.ones_like(x[:1], dtype=z.dtype), weight)
     absorbed = size_of(y) * epsilon
     return Shares(_ratio(z, (y + absorbed).expand_as(z)), False, (Part(weight),), None, None, absorbed)
 
@@ -166,6 +168,7 @@ class ZBox:
 
     def shares(self, affine: Affine, x: Tensor, z: Tensor) -> Shares:
         """See `Shares`."""
+        x = x.to(z.dtype)
         parts = (
             Part(affine.weight, x),
             Part(affine.weights("positive", lambda w: w.clamp(min=0)), torch.full_like(x, -self.low)),
