@@ -72,9 +72,10 @@ def test_float32_is_left_to_torch() -> None:
     assert way(x, weight, (1, 1), (1, 1)) == "torch"
 
 
-def test_dilated_and_grouped_convolutions_are_left_to_torch() -> None:
-    x = _random(2, 4, 9, 9)
-    dilated = Affine(_random(3, 4, 3, 3), None, (1, 1), (2, 2), (0, 0), (2, 2))
-    grouped = Affine(_random(4, 2, 3, 3), None, (1, 1), (1, 1), (0, 0), (1, 1), groups=2)
-    assert _apart(dilated.linear(x, dilated.weight), F.conv2d(x, dilated.weight, None, 1, 2, 2)) < ROUNDING
-    assert _apart(grouped.linear(x, grouped.weight), F.conv2d(x, grouped.weight, None, 1, 1, 1, 2)) < ROUNDING
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("groups", "dilation"), [(1, 2), (2, 1), (4, 1)])
+def test_dilated_and_grouped_convolutions_are_left_to_torch(groups: int, dilation: int, dtype: torch.dtype) -> None:
+    x, weight = _random(2, 4, 9, 9).to(dtype), _random(4, 4 // groups, 3, 3).to(dtype)
+    affine = Affine(weight, None, (1, 1), (dilation,) * 2, (0, 0), (dilation,) * 2, groups=groups)
+    assert torch.equal(affine.linear(x, weight), F.conv2d(x, weight, None, 1, dilation, dilation, groups))
+    assert not affine.derived

@@ -57,7 +57,7 @@ class Affine:
             return _TRANSPOSED[self.spatial](x, weight, bias, *options)
         if self.groups > 1 and x.dtype == torch.float64:
             x = x.contiguous()  # torch takes the groups one by one: six times slower in channels_last
-        elif weight is self.weight and self.spatial == 2 and x.ndim == 4 and set(self.dilation) == {1}:
+        if weight is self.weight and self.groups == 1 and x.ndim == 4 and set(self.dilation) == {1}:
             return self._convolved(x, bias)
         return _FORWARD[self.spatial](x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
