@@ -120,7 +120,7 @@ def overlay(axes: Axes, row: Row, title: str = "") -> None:
     """Show the overlay of a RELEVANCE row with the stored image's pixels as coordinates."""
     with Image.open(row.overlay_png) as drawn:
         # below the map lies a scale, which covers no region of the image
-        height = round(drawn.width * (row.y2 - row.y1) / (row.x2 - row.x1))
+        height = int(drawn.width * (row.y2 - row.y1) / (row.x2 - row.x1))
         picture = drawn.crop((0, 0, drawn.width, min(height, drawn.height)))
         picture.thumbnail((_LONG_SIDE, _LONG_SIDE), Image.Resampling.LANCZOS)
         axes.imshow(np.asarray(picture.convert("RGB")), extent=(row.x1, row.x2, row.y2, row.y1))

@@ -56,11 +56,12 @@ def expert_and_map(study: Study, metrics: dict) -> Figure:
     axes = figure.subplots(len(chosen), 3, squeeze=False)
     for line, row in zip(axes, each(chosen), strict=True):
         image = next(each(panels.of_image(study.pictures, row)))
-        panels.show(line[0], image, title=f"Expert's frame ({panels.view_name(image)})")
+        region = boxes.clip(panels.box_of(row)[None], image.width, image.height)[0]  # all of the map, its scale bar too
+        panels.show(line[0], image, region, f"Expert's frame ({panels.view_name(image)})")
         panels.frame(line[0], _box(row, "lesion"), EXPERT)
-        panels.show(line[1], image, title=f"Detection ({row.model})")
+        panels.show(line[1], image, region, f"Detection ({row.model})")
         panels.frame(line[1], _box(row, "detected"), DETECTION, percent(row.confidence))
-        panels.show(line[2], image, title="Relevance (LRP)")
+        panels.show(line[2], image, region, "Relevance (LRP)")
         panels.overlay(line[2], row)
     return figure
 
