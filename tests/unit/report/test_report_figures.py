@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mammoflow.report.figures import FIGURES, draw, panels, style
+from mammoflow.report.figures import FIGURES, draw, panels, relevance, style
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -48,6 +48,17 @@ def test_quadrants_of_both_breasts(made_up, made_up_metrics):
         }
         assert placed[x, 1] == str(counts[side, "upper_outer"])
         assert placed[-x, -1] == str(counts[side, "lower_inner"])
+
+
+def test_figure_7_shows_the_breast_and_all_of_a_map(made_up):
+    row = type("Row", (), {"x1": 5.0, "y1": 40.0, "x2": 60.0, "y2": 130.0})  # beyond the breast at the left and below
+    image = next(iter(made_up.pictures.itertuples()))._replace(
+        breast_x1=20, breast_y1=20, breast_x2=90, breast_y2=100, width=100, height=120
+    )
+    x1, y1, x2, y2 = panels.breast_region(image)
+    assert x1 > 5
+    assert y2 < 120
+    assert relevance._around(row, image).tolist() == [5, y1, x2, 120]
 
 
 def test_overlay_is_placed_without_its_scale(tmp_path):

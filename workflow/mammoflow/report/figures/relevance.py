@@ -1,5 +1,6 @@
 """Figures 7 and 8: which pixels were responsible for a detection."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -56,7 +57,7 @@ def expert_and_map(study: Study, metrics: dict) -> Figure:
     axes = figure.subplots(len(chosen), 3, squeeze=False)
     for line, row in zip(axes, each(chosen), strict=True):
         image = next(each(panels.of_image(study.pictures, row)))
-        region = boxes.clip(panels.box_of(row)[None], image.width, image.height)[0]  # all of the map, its scale bar too
+        region = _around(row, image)
         panels.show(line[0], image, region, f"Expert's frame ({panels.view_name(image)})")
         panels.frame(line[0], _box(row, "lesion"), EXPERT)
         panels.show(line[1], image, region, f"Detection ({row.model})")
@@ -64,6 +65,13 @@ def expert_and_map(study: Study, metrics: dict) -> Figure:
         panels.show(line[2], image, region, "Relevance (LRP)")
         panels.overlay(line[2], row)
     return figure
+
+
+def _around(row: panels.Row, image: panels.Row) -> boxes.Boxes:
+    """Region that shows the breast and all of the map, whose scale bar lies in its lower left corner."""
+    both = np.stack([panels.breast_region(image), panels.box_of(row)])
+    union = np.concatenate([both[:, :2].min(axis=0), both[:, 2:].max(axis=0)])
+    return boxes.clip(boxes.as_boxes(union), image.width, image.height)[0]
 
 
 def aspects(study: Study, metrics: dict) -> Figure:
