@@ -383,8 +383,8 @@ def _dcmtk(_: int) -> tuple[Convert, dict[str, Any]]:
     return _each(one), {}
 
 
-def _nvimagecodec(_: int) -> tuple[Convert, dict[str, Any]]:
-    return _render(_, jpeg2000="gpu")
+def _nvimagecodec(workers: int) -> tuple[Convert, dict[str, Any]]:
+    return _render(workers, jpeg2000="gpu")
 
 
 if __name__ == "__main__":
