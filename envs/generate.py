@@ -31,7 +31,7 @@ PLATFORM = {
 
 TABLES = ["pandas", "pandera", "pyarrow", "numpy"]
 PIXELS = ["pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls",
-          "imagecodecs", "isal", "numba", "opencv-python-headless", "scipy", "pillow"]  # fmt: skip
+          "imagecodecs", "isal", "numba", "opencv-python-headless", "scipy", "pillow", "xxhash"]  # fmt: skip
 DETECTOR = ["torch", "torchvision", "ultralytics", "ensemble-boxes", "onnx", "onnxruntime", "safetensors",
             "opencv-python-headless"]  # fmt: skip
 CLASSIFIER = ["torch", "torchvision", "timm", "safetensors", "scikit-learn", "scipy", "opencv-python-headless"]

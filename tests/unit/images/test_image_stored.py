@@ -171,6 +171,14 @@ def test_digest_follows_values_not_encoding(mammogram, save, breast_picture):
     assert read_stored(save(mammogram(changed), "c.dcm")).digest() != native
 
 
+def test_digest_tells_shapes_and_signs_apart(mammogram, save):
+    values = np.arange(-12, 12).reshape(4, 6)
+    pictures = [mammogram(values, 12, True), mammogram(values.reshape(6, 4), 12, True), mammogram(values & 0xFFF, 12)]
+    digests = [read_stored(save(picture, f"{number}.dcm")).digest() for number, picture in enumerate(pictures)]
+    assert len(set(digests)) == 3
+    assert digests[0] == read_stored(save(mammogram(values, 16, True), "wide.dcm")).digest()
+
+
 @pytest.mark.parametrize(("suffix", "dtype"), [(".png", "u1"), (".png", "u2"), (".tif", "u1"), (".tif", "u2")])
 def test_picture_files(tmp_path, breast_picture, suffix, dtype):
     grey = (breast_picture >> 4 if dtype == "u1" else breast_picture).astype(dtype)
