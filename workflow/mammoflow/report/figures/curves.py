@@ -70,7 +70,7 @@ def _roc(axes: Axes, entry: dict[str, Any], color: str) -> None:
     if entry["role"] == "internal" and shortcut["roc_curve"]["sensitivity"]:
         line = shortcut["roc_curve"]
         label = f"shortcut baseline, same crops: AUC {rate_text(shortcut['roc_auc'])}"
-        axes.plot(line["false_positive_rate"], line["sensitivity"], color=GREY, lw=1.2, ls="-.", label=label)
+        axes.plot(line["false_positive_rate"], line["sensitivity"], color=color, lw=1.2, ls="-.", label=label)
     axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
     axes.set(xlabel="1 - specificity", ylabel="Sensitivity", xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
 
