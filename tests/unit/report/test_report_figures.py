@@ -50,6 +50,15 @@ def test_quadrants_of_both_breasts(made_up, made_up_metrics):
         assert placed[-x, -1] == str(counts[side, "lower_inner"])
 
 
+def test_the_shortcut_has_the_colour_of_its_protocol(made_up, made_up_metrics):
+    own = next(row for row in made_up_metrics["classification"] if row["classifier"] == "resnet50")
+    both = made_up_metrics | {"classification": [own, own | {"protocol": "paper"}]}
+    lines = FIGURES["fig09"](made_up, both).axes[0].lines
+    curves, shortcuts = ([line.get_color() for line in lines if line.get_linestyle() == style] for style in ("-", "-."))
+    assert len(set(curves)) == 2
+    assert shortcuts == curves
+
+
 def test_figure_7_shows_the_breast_and_all_of_a_map(made_up):
     row = type("Row", (), {"x1": 5.0, "y1": 40.0, "x2": 60.0, "y2": 130.0})  # beyond the breast at the left and below
     image = next(iter(made_up.pictures.itertuples()))._replace(
