@@ -221,7 +221,7 @@ IMAGES = _schema(
         ),
         **{f"breast_{name}": column for name, column in _box("smallest box around the breast, empty if none").items()},
         "window": _text("window applied, as used: mode and numbers"),
-        "pixel_digest": _text("XXH3 of the stored pixel values, 16 hexadecimal digits"),
+        "pixel_digest": _text("64-bit XXH3 of the stored pixel values, 16 hexadecimal digits"),
         "grey_p05": _float("5th percentile of the breast in the windowed picture, 0..255", 0, 255),
         "grey_p50": _float("median of the breast in the windowed picture, 0..255", 0, 255),
         "grey_p95": _float("95th percentile of the breast in the windowed picture, 0..255", 0, 255),
@@ -256,7 +256,7 @@ TRAINING = _schema(
         "lesions": _int("lesion frames to learn from in the image", 0),
         "nipples": _int("nipple frames in the image", 0),
         "unframed": _int("known lesions in the image without a frame to learn from", 0),
-        "pixel_digest": _text("XXH3 of the stored pixel values, 16 hexadecimal digits"),
+        "pixel_digest": _text("64-bit XXH3 of the stored pixel values, 16 hexadecimal digits"),
     },
 )
 
@@ -265,7 +265,7 @@ DUPLICATES = _schema(
     {
         "dataset": _DATASET,
         "image_id": _IMAGE_ID,
-        "pixel_digest": _text("XXH3 of the stored pixel values, 16 hexadecimal digits; shared by several images"),
+        "pixel_digest": _text("64-bit XXH3 of the stored pixel values, 16 hexadecimal digits; of several images"),
         "fold": _int("fold of the image's patient, the same for all of a digest", EXTERNAL_FOLD),
     },
 )
