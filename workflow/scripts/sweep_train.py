@@ -5,6 +5,7 @@ if __name__ == "__main__":
     with job(snakemake.log[0], " ".join([snakemake.rule, *snakemake.wildcards]), snakemake.output):
         try_settings(
             training=list(snakemake.input.tables),
+            images=list(snakemake.input.images),
             architecture=snakemake.params.architecture,
             fold=int(snakemake.wildcards.fold),
             part=int(snakemake.wildcards.part),

@@ -106,6 +106,7 @@ def detection(patient: int, number: int, score: float, box: tuple, **changed) ->
         "held_out": True,
         "finding": "lesion",
         "score": score,
+        "share": 1.0,
         **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)),
         "model_digest": "f" * 16,
         **changed,

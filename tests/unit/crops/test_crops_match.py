@@ -20,6 +20,7 @@ def detections(*rows: tuple) -> object:
                 "held_out": True,
                 "finding": "lesion",
                 "score": score,
+                "share": 1.0,
                 **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)),
                 "model_digest": "0123456789abcdef",
             }

@@ -22,6 +22,7 @@ SETTINGS = {
     "tiles": None,
     "precision": "float32",
     "test_time": None,
+    "rivals": False,
     "ensemble_iou": 0.5,
     "min_score": 0.01,
     "nms_iou": 0.4,

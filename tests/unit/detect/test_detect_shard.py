@@ -16,6 +16,7 @@ SETTINGS = {
     "min_score": 0.01,
     "nms_iou": 0.4,
     "test_time": None,
+    "rivals": False,
     "ensemble_iou": 0.5,
     "backend": "torch",
     "background": "annotated",

@@ -1,10 +1,14 @@
 import json
 
+import numpy as np
 import pytest
 
 from mammoflow import tables
 from mammoflow.config import sweep_points, sweep_settings
+from mammoflow.detect import sweep
+from mammoflow.detect.infer import Frames
 from mammoflow.detect.sweep import divide, rank, try_settings
+from mammoflow.geometry import Transform
 
 SWEEP = {
     "detector": "yolov5n",
@@ -58,14 +62,56 @@ def test_parts_leave_the_fold_out_and_share_its_patients(tiny_study):
     assert divided.equals(divide(table.sample(frac=1, random_state=1), 0, 2).loc[divided.index])
 
 
+def images_table(tiny_study, mirrored=()):
+    """IMAGES table of the study's pictures, those of the given names mirrored."""
+    rows = [
+        {
+            "dataset": "hospital", "image_id": row["image_id"], "patient_key": row["patient_key"], "status": "ok",
+            "reason": "", "png": row["train_png"], "train_png": row["train_png"], "width": 48, "height": 64,
+            "transform": Transform(-1.0 if row["image_id"] in mirrored else 1.0, 1.0, 0.0, 0.0, 48, 64).to_json(),
+            "breast_x1": 0, "breast_y1": 0, "breast_x2": 48, "breast_y2": 64, "window": "none", "pixel_digest": "0",
+            "grey_p05": 0, "grey_p50": 0, "grey_p95": 0, "flag": "", "labels_masked": False,
+        }
+        for row in tiny_study.rows
+    ]  # fmt: skip
+    path = tiny_study.root / "images.tsv"
+    tables.write(tables.IMAGES, tables.from_rows(tables.IMAGES, rows), path)
+    return path
+
+
 def test_a_part_is_judged_by_a_detector_of_the_others(tiny_study, tmp_path):
     match = {"hit_iou": 0.3, "hit_center": True}
     out, file = tmp_path / "part0", tmp_path / "part0.json"
     settings = tiny_study.settings | {"validation_share": 0, "min_score": 0.0001}
-    try_settings([tiny_study.table], "yolov5n", 0, 0, 2, settings, match, 1, "cpu", out, file)
+    images = images_table(tiny_study)
+    try_settings([tiny_study.table], [images], "yolov5n", 0, 0, 2, settings, match, 1, "cpu", out, file)
     found = json.loads(file.read_text())
     assert found["images"] == 2
     assert len(found["best_hits"]) == 2
     assert len(found["false_scores"]) + len(found["true_scores"]) > 0
     seen = tables.read(tables.TRAINING, out / "parts.tsv")
     assert not set(seen["patient_key"]) & {row["patient_key"] for row in tiny_study.rows if row["fold"] == 0}
+
+
+# a share is that of the image's 0.8 and the other breast's 0.8
+@pytest.mark.parametrize(("rivals", "scores"), [(False, [0.2, 0.6]), (True, [0.2 * 0.2 / 1.6, 0.6 * 0.6 / 1.6])])
+def test_frames_of_both_breasts_are_rivals_where_asked(tiny_study, tmp_path, monkeypatch, rivals, scores):
+    # One part's two pictures become the breasts of one patient. The second one, with a lesion that nobody framed,
+    # counts for nothing but its frames.
+    rows = tables.read(tables.TRAINING, tiny_study.table)
+    divided = divide(rows, 0, 2)
+    first, second = divided.index[divided["fold"] == 0]
+    divided.loc[second, ["patient_key", "lesions", "unframed"]] = (divided.loc[first, "patient_key"], 0, 1)
+    places = np.array([[0.0, 0, 1, 1], [2, 2, 4, 4], [2, 2, 4, 4]])
+    frames = Frames(places, np.array([0.6, 0.2, 0.1]), np.array([0, 0, 1]))
+    monkeypatch.setattr(sweep, "divide", lambda *_: divided)
+    monkeypatch.setattr(sweep, "train_detector", lambda *_: None)
+    monkeypatch.setattr(sweep, "load_detector", lambda *_: None)
+    monkeypatch.setattr(sweep, "judge_images", lambda judge, pictures, settings: [frames for _ in pictures])
+    images, file = images_table(tiny_study, mirrored=[rows.loc[second, "image_id"]]), tmp_path / "judged.json"
+    settings = tiny_study.settings | {"rivals": rivals}
+    match = {"hit_iou": 0.9, "hit_center": False}
+    try_settings([tiny_study.table], [images], "yolov5n", 0, 0, 2, settings, match, 1, "cpu", tmp_path, file)
+    found = json.loads(file.read_text())
+    assert found["images"] == 1
+    assert sorted(found["false_scores"]) == pytest.approx(scores)

@@ -19,6 +19,7 @@ from mammoflow import boxes, tables
 from mammoflow.detect.backend import with_backend
 from mammoflow.detect.infer import Frames, detect_views, fuse
 from mammoflow.detect.model import Detector, load_detector
+from mammoflow.detect.rivals import shares
 from mammoflow.errors import DataError, ModelError
 from mammoflow.geometry import Transform
 from mammoflow.jobs import progress
@@ -92,6 +93,8 @@ def detect_shard(
         for row in _rows(image, judge, frames, paper=len(detectors) == 1)
     ]
     result = tables.from_rows(tables.DETECTIONS, found).sort_values("detection_id", kind="stable")
+    if settings["rivals"]:
+        result = weighed(result, table)
     tables.write(tables.DETECTIONS, result, detections)
     log.info("%d frames in %d images", len(found), len(table))
 
@@ -136,6 +139,30 @@ def judge_images(judge: Judge, images: list[NDArray[np.uint8]], settings: dict[s
         fuse(found, image.shape[1], image.shape[0], settings["ensemble_iou"])
         for image, *found in zip(images, *every, strict=True)
     ]
+
+
+def weighed(found: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+    """Multiply the score of every lesion with its share of the patient's scores (`mammoflow.detect.rivals`).
+
+    Parameters
+    ----------
+    found : rows of `mammoflow.tables.DETECTIONS`; a patient's lesions all stand in it.
+    images : rows of `mammoflow.tables.IMAGES`, also of images without a frame.
+    """
+    share = pd.Series(1.0, found.index)
+    lesions = found[found["finding"] == "lesion"]
+    of_image = lesions.groupby("image_id").groups
+    for _, own in images.groupby("patient_key"):
+        places = [of_image.get(image, lesions.index[:0]) for image in own["image_id"]]
+        scores = [lesions.loc[place, "score"].to_numpy() for place in places]
+        for place, of_frames in zip(places, shares(scores, mirrored(own["transform"])), strict=True):
+            share.loc[place] = np.maximum(of_frames.round(6), 1e-6)
+    return found.assign(score=(found["score"] * share).round(6), share=share)
+
+
+def mirrored(transforms: Iterable[str]) -> list[bool]:
+    """Whether pictures show the stored image mirrored, by the `transform` column of `mammoflow.tables.IMAGES`."""
+    return [Transform.from_json(text).scale_x < 0 for text in transforms]
 
 
 def read_picture(path: str | Path) -> NDArray[np.uint8]:
@@ -207,6 +234,7 @@ def _rows(image: Any, judge: Judge, frames: Frames, paper: bool) -> Iterator[dic
             "held_out": judge.held_out,
             "finding": classes[finding],
             "score": min(1.0, round(float(score), 6)),
+            "share": 1.0,
             **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)),
             "model_digest": judge.digest,
         }

@@ -12,9 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mammoflow import boxes, tables
+from mammoflow.boxes import Boxes
 from mammoflow.config import sweep_points
 from mammoflow.detect.model import load_detector
-from mammoflow.detect.shard import Judge, judge_images, read_picture
+from mammoflow.detect.rivals import shares
+from mammoflow.detect.shard import Judge, judge_images, mirrored, read_picture
 from mammoflow.detect.thresholds import Judged, pooled, sensitivity_at
 from mammoflow.detect.train import train_detector
 from mammoflow.files import write_text
@@ -26,6 +28,7 @@ LESION = FINDINGS.index("lesion")
 
 def try_settings(
     training: list[str] | list[Path],
+    images: list[str] | list[Path],
     architecture: str,
     fold: int,
     part: int,
@@ -43,6 +46,7 @@ def try_settings(
     Parameters
     ----------
     training : tables of `mammoflow.tables.TRAINING`.
+    images : tables of `mammoflow.tables.IMAGES` of the same shards.
     architecture : Ultralytics name.
     fold : fold that is left out: none of its pictures is read.
     part, parts : which part judges, of how many.
@@ -58,7 +62,9 @@ def try_settings(
     tables.write(tables.TRAINING, rows, own)
     train_detector([own], architecture, part, settings, seed, device, model, Path(directory, "history.csv"), start)
     judge = Judge((load_detector(model, device),), part, held_out=True)
-    shown = rows[(rows["fold"] == part) & ((rows["lesions"] > 0) | (rows["unframed"] == 0))]
+    pictures = tables.read_all(tables.IMAGES, images).set_index("image_id")["transform"]
+    own_part = rows[rows["fold"] == part]
+    shown = own_part.assign(mirrored=mirrored(pictures.loc[own_part["image_id"]]))
     result = _judge(shown, judge, settings, match)
     write_text(judged, json.dumps({name: np.asarray(value).tolist() for name, value in asdict(result).items()}))
 
@@ -79,24 +85,39 @@ def divide(table: pd.DataFrame, fold: int, parts: int) -> pd.DataFrame:
 
 
 def _judge(rows: pd.DataFrame, judge: Judge, settings: dict[str, Any], match: dict[str, Any]) -> Judged:
-    """Judge the pictures one by one and match the frames with the label files'."""
+    """Judge the pictures patient by patient and match the lesions' frames with the label files'.
+
+    A picture with a lesion that nobody framed, and none that is, counts for nothing but its frames' being rivals.
+    """
     each = []
-    for path, labels in progress(zip(rows["train_png"], rows["label_file"], strict=True), len(rows), "pictures"):
-        picture = read_picture(path)
-        found = judge_images(judge, [picture], settings)[0]
-        lesions = found.classes == LESION
-        truth = _framed(labels, *picture.shape)
-        hit = boxes.hits(found.boxes[lesions], truth, match["hit_iou"], center=match["hit_center"])
-        scores = found.scores[lesions]
-        each.append(
-            Judged(
-                scores[~hit.any(axis=1)],
-                scores[hit.any(axis=1)],
-                np.where(hit, scores[:, None], 0.0).max(axis=0, initial=0.0),
-                1,
-            )
-        )
+    for _, own in progress(rows.groupby("patient_key"), rows["patient_key"].nunique(), "patients"):
+        pictures = [read_picture(path) for path in own["train_png"]]
+        framed, scores = _lesions(judge, pictures, own["mirrored"], settings)
+        counts = (own["lesions"] > 0) | (own["unframed"] == 0)
+        for picture, file, places, score, counted in zip(
+            pictures, own["label_file"], framed, scores, counts, strict=True
+        ):
+            if counted:
+                each.append(_matched(places, score, _framed(file, *picture.shape), match))
     return pooled(each)
+
+
+def _lesions(
+    judge: Judge, pictures: list[NDArray[np.uint8]], mirrored: pd.Series, settings: dict[str, Any]
+) -> tuple[list[Boxes], list[NDArray[np.float64]]]:
+    """Lesions' frames and scores in each picture of a patient."""
+    found = judge_images(judge, pictures, settings)
+    lesions = [frames.classes == LESION for frames in found]
+    scores = [frames.scores[chosen] for frames, chosen in zip(found, lesions, strict=True)]
+    if settings["rivals"]:
+        scores = [score * share for score, share in zip(scores, shares(scores, list(mirrored)), strict=True)]
+    return [frames.boxes[chosen] for frames, chosen in zip(found, lesions, strict=True)], scores
+
+
+def _matched(places: Boxes, scores: NDArray[np.float64], truth: Boxes, match: dict[str, Any]) -> Judged:
+    hit = boxes.hits(places, truth, match["hit_iou"], center=match["hit_center"])
+    best = np.where(hit, scores[:, None], 0.0).max(axis=0, initial=0.0)
+    return Judged(scores[~hit.any(axis=1)], scores[hit.any(axis=1)], best, 1)
 
 
 def _framed(file: str, height: int, width: int) -> NDArray[np.float64]:
