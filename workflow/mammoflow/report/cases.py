@@ -14,6 +14,7 @@ from mammoflow.tables import EXTERNAL_FOLD
 AIM = 0.9
 AIMS = ("sensitivity_0.9", "specificity_0.9", "probability_0.5")
 ONE_CLASS = "needs malignant and benign ones"
+NO_CASES = "there are none"  # as of breasts, where no image says which one it shows
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Cases:
 
     def _area(self, value: float | None, what: str) -> Rate:
         if value is None:
-            return rate(None, np.empty(0), len(self.labels), ONE_CLASS)
+            return rate(None, np.empty(0), len(self.labels), ONE_CLASS if len(self.labels) else NO_CASES)
         return rate(value, self.drawn(what), len(self.labels))
 
     def curve(self, what: str, x: str, y: str) -> dict[str, list[float | None]]:
@@ -82,7 +83,7 @@ def lead(first: Cases, second: Cases) -> Rate:
     """AUC of the first judge minus that of the second on the same cases, in the same resamples."""
     own, other = (roc_auc(cases.labels, cases.scores) for cases in (first, second))
     if own is None or other is None:
-        return rate(None, np.empty(0), len(first.labels), ONE_CLASS)
+        return rate(None, np.empty(0), len(first.labels), ONE_CLASS if len(first.labels) else NO_CASES)
     return rate(own - other, first.drawn("roc_auc") - second.drawn("roc_auc"), len(first.labels))
 
 
