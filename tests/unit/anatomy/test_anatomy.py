@@ -39,7 +39,7 @@ def detection(image_id, center, finding="lesion", score=0.8, fold=0, number=0, p
     return {
         "dataset": "hospital", "image_id": image_id, "patient_key": patient,
         "detection_id": f"{image_id}-{finding}-{number}", "detector": "yolov6n", "model_fold": fold, "held_out": True,
-        "finding": finding, "score": score, "share": 1, "x1": x - 10, "y1": y - 20, "x2": x + 10, "y2": y + 20,
+        "finding": finding, "confidence": score, "score": score, "x1": x - 10, "y1": y - 20, "x2": x + 10, "y2": y + 20,
         "model_digest": "0" * 16,
     }  # fmt: skip
 

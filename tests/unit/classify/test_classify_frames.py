@@ -19,8 +19,8 @@ def detection(image, number, score, fold, **changed):
     x = 4 + 9 * number
     return {
         "dataset": "hospital", "image_id": image, "patient_key": f"p{image}", "detection_id": f"{image}-{number}",
-        "detector": "yolov6n", "model_fold": fold, "held_out": True, "finding": "lesion", "score": score, "share": 1,
-        "x1": x, "y1": 10, "x2": x + 8, "y2": 16, "model_digest": "d", **changed,
+        "detector": "yolov6n", "model_fold": fold, "held_out": True, "finding": "lesion",
+        "confidence": score, "score": score, "x1": x, "y1": 10, "x2": x + 8, "y2": 16, "model_digest": "d", **changed,
     }  # fmt: skip
 
 

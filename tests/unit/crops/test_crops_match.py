@@ -19,8 +19,8 @@ def detections(*rows: tuple) -> object:
                 "model_fold": 0,
                 "held_out": True,
                 "finding": "lesion",
+                "confidence": score,
                 "score": score,
-                "share": 1.0,
                 **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)),
                 "model_digest": "0123456789abcdef",
             }

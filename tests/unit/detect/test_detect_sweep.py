@@ -94,7 +94,7 @@ def test_a_part_is_judged_by_a_detector_of_the_others(tiny_study, tmp_path):
 
 
 # a share is that of the image's 0.8 and the other breast's 0.8
-@pytest.mark.parametrize(("rivals", "scores"), [(False, [0.2, 0.6]), (True, [0.2 * 0.2 / 1.6, 0.6 * 0.6 / 1.6])])
+@pytest.mark.parametrize(("rivals", "scores"), [(False, [0.2, 0.6]), (True, [0.2 / 1.6**0.5, 0.6 / 1.6**0.5])])
 def test_frames_of_both_breasts_are_rivals_where_asked(tiny_study, tmp_path, monkeypatch, rivals, scores):
     # One part's two pictures become the breasts of one patient. The second one, with a lesion that nobody framed,
     # counts for nothing but its frames.

@@ -40,8 +40,8 @@ def detection(image: int, number: int, score: float, box: list[float], held_out:
         "model_fold": image % 3,
         "held_out": held_out,
         "finding": "lesion",
+        "confidence": score,
         "score": score,
-        "share": 1.0,
         **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)),
         "model_digest": "0" * 16,
     }

@@ -78,7 +78,7 @@ def test_description_by_hand():
     assert [image["overlay"] for image in description["images"]] == ["overlays/a.png", None, None]
     first, second = description["images"][0]["findings"]
     assert first == {
-        "box": [10.0, 20.0, 30.0, 45.5], "detector_score": 0.8765, "probability_malignant": 0.9123, "half": "upper",
+        "box": [10.0, 20.0, 30.0, 45.5], "detector_score": 0.87654, "probability_malignant": 0.9123, "half": "upper",
         "quadrant": "upper_outer", "nipple": [50.0, 60.0], "nipple_source": "detector", "nipple_distance_mm": 12.3,
     }  # fmt: skip
     assert (second["nipple"], second["nipple_distance_mm"], second["detector_score"]) == (None, None, 0.5)

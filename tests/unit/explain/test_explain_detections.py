@@ -88,8 +88,8 @@ def detection_row(number, box, score, digest, finding="lesion", fold=1, image_id
         "model_fold": fold,
         "held_out": True,
         "finding": finding,
+        "confidence": score,
         "score": score,
-        "share": 1.0,
         **dict(zip(("x1", "y1", "x2", "y2"), np.asarray(box) * STORED, strict=True)),
         "model_digest": digest,
     }

@@ -39,7 +39,7 @@ def detection(number, place, score, **changed):
     return {
         "dataset": "hospital", "image_id": f"image{number}", "patient_key": f"patient{number}",
         "detection_id": f"image{number}-{x}", "detector": "yolov6n", "model_fold": number % 2, "held_out": True,
-        "finding": "lesion", "score": score, "share": 1,
+        "finding": "lesion", "confidence": score, "score": score,
         "x1": x, "y1": y, "x2": x + 20, "y2": y + 20, "model_digest": "f" * 16,
         **changed,
     }  # fmt: skip

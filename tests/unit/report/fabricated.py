@@ -183,8 +183,8 @@ class Maker:
             framed.append((np.array(nipple) + self.rng.normal(0, 3), 0.7, "nipple", ""))
         for at, (box, score, finding, lesion_type) in enumerate(framed):
             row = dict(dataset=dataset, image_id=image_id, patient_key=key, detection_id=f"{detector}_{image_id}_{at}",
-                       detector=detector, model_fold=fold, held_out=True, finding=finding, score=score, share=1,
-                       model_digest=f"{detector}digest{fold}" if fold >= 0 else "a+b+c",
+                       detector=detector, model_fold=fold, held_out=True, finding=finding, confidence=score,
+                       score=score, model_digest=f"{detector}digest{fold}" if fold >= 0 else "a+b+c",
                        **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)))  # fmt: skip
             self.rows["detections"].append(row)
             if detector == "yolov6n" and finding == "lesion":

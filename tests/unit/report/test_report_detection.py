@@ -51,7 +51,7 @@ class Hand:
         self.rows["detections"].append(
             {"dataset": "hospital", "image_id": name, "patient_key": f"p{name}", "detector": "yolov6n",
              "detection_id": f"d{len(self.rows['detections'])}", "model_fold": 0, "held_out": held_out,
-             "finding": "lesion", "score": score, "share": 1, **box(edges), "model_digest": "m"}
+             "finding": "lesion", "confidence": score, "score": score, **box(edges), "model_digest": "m"}
         )  # fmt: skip
 
     def crop(self, name, edges, label="benign"):

@@ -19,7 +19,7 @@ from mammoflow import boxes, tables
 from mammoflow.detect.backend import with_backend
 from mammoflow.detect.infer import Frames, detect_views, fuse
 from mammoflow.detect.model import Detector, load_detector
-from mammoflow.detect.rivals import shares
+from mammoflow.detect.rivals import weigh
 from mammoflow.errors import DataError, ModelError
 from mammoflow.geometry import Transform
 from mammoflow.jobs import progress
@@ -94,7 +94,7 @@ def detect_shard(
     ]
     result = tables.from_rows(tables.DETECTIONS, found).sort_values("detection_id", kind="stable")
     if settings["rivals"]:
-        result = weighed(result, table)
+        result["score"] = weighed(result, table)
     tables.write(tables.DETECTIONS, result, detections)
     log.info("%d frames in %d images", len(found), len(table))
 
@@ -141,23 +141,23 @@ def judge_images(judge: Judge, images: list[NDArray[np.uint8]], settings: dict[s
     ]
 
 
-def weighed(found: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
-    """Multiply the score of every lesion with its share of the patient's scores (`mammoflow.detect.rivals`).
+def weighed(found: pd.DataFrame, images: pd.DataFrame) -> pd.Series:
+    """Scores of detections where rivals count (`mammoflow.detect.rivals`): those of lesions weighed.
 
     Parameters
     ----------
     found : rows of `mammoflow.tables.DETECTIONS`; a patient's lesions all stand in it.
     images : rows of `mammoflow.tables.IMAGES`, also of images without a frame.
     """
-    share = pd.Series(1.0, found.index)
+    scores = found["confidence"].copy()
     lesions = found[found["finding"] == "lesion"]
     of_image = lesions.groupby("image_id").groups
     for _, own in images.groupby("patient_key"):
         places = [of_image.get(image, lesions.index[:0]) for image in own["image_id"]]
-        scores = [lesions.loc[place, "score"].to_numpy() for place in places]
-        for place, of_frames in zip(places, shares(scores, mirrored(own["transform"])), strict=True):
-            share.loc[place] = np.maximum(of_frames.round(6), 1e-6)
-    return found.assign(score=(found["score"] * share).round(6), share=share)
+        confidences = [lesions.loc[place, "confidence"].to_numpy() for place in places]
+        for place, weighed_scores in zip(places, weigh(confidences, mirrored(own["transform"])), strict=True):
+            scores.loc[place] = weighed_scores.round(6)
+    return scores
 
 
 def mirrored(transforms: Iterable[str]) -> list[bool]:
@@ -224,6 +224,7 @@ def _rows(image: Any, judge: Judge, frames: Frames, paper: bool) -> Iterator[dic
     label = architecture.replace(".", "_") + ("-paper" if paper else "")
     stored = boxes.clip(Transform.from_json(image.transform).backward(frames.boxes), image.width, image.height)
     for number, (box, score, finding) in enumerate(zip(stored.round(2), frames.scores, frames.classes, strict=True)):
+        confidence = min(1.0, round(float(score), 6))
         yield {
             "dataset": image.dataset,
             "image_id": image.image_id,
@@ -233,8 +234,8 @@ def _rows(image: Any, judge: Judge, frames: Frames, paper: bool) -> Iterator[dic
             "model_fold": judge.fold,
             "held_out": judge.held_out,
             "finding": classes[finding],
-            "score": min(1.0, round(float(score), 6)),
-            "share": 1.0,
+            "confidence": confidence,
+            "score": confidence,
             **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)),
             "model_digest": judge.digest,
         }

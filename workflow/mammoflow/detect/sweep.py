@@ -15,7 +15,7 @@ from mammoflow import boxes, tables
 from mammoflow.boxes import Boxes
 from mammoflow.config import sweep_points
 from mammoflow.detect.model import load_detector
-from mammoflow.detect.rivals import shares
+from mammoflow.detect.rivals import weigh
 from mammoflow.detect.shard import Judge, judge_images, mirrored, read_picture
 from mammoflow.detect.thresholds import Judged, pooled, sensitivity_at
 from mammoflow.detect.train import train_detector
@@ -110,7 +110,7 @@ def _lesions(
     lesions = [frames.classes == LESION for frames in found]
     scores = [frames.scores[chosen] for frames, chosen in zip(found, lesions, strict=True)]
     if settings["rivals"]:
-        scores = [score * share for score, share in zip(scores, shares(scores, list(mirrored)), strict=True)]
+        scores = weigh(scores, list(mirrored))
     return [frames.boxes[chosen] for frames, chosen in zip(found, lesions, strict=True)], scores
 
 

@@ -62,7 +62,7 @@ def _finding(row: dict[Any, Any]) -> dict[str, Any]:
     known = row["nipple_source"] != "unknown"
     return {
         "box": [round(row[edge], 1) for edge in ("x1", "y1", "x2", "y2")],
-        "detector_score": round(row["score"], 4),
+        "detector_score": round(row["score"], 6),
         "probability_malignant": round(row["probability"], 4),
         "half": row["half"],
         "quadrant": row["quadrant"],

@@ -409,7 +409,7 @@ class _Ensemble:
         """Find the anchor of a detection that agrees best with it, of all models that made it, and its forward pass."""
         box = transform.forward([getattr(detection, edge) for edge in EDGES])
         found = {
-            fold: self.replay(fold, box).find(box, detection.finding, detection.score / detection.share)
+            fold: self.replay(fold, box).find(box, detection.finding, detection.confidence)
             for fold in self.judges(detection)
         }
         fold = max(found, key=lambda one: found[one].iou)
