@@ -110,7 +110,7 @@ def build(name: str) -> nn.Module:
     if name.startswith("yolo"):
         model = build_model(name)
     else:
-        options: dict[str, Any] = {"img_size": CROP, "patch_size": 8} if name.startswith("vit") else {}
+        options: dict[str, Any] = {"img_size": CROP} if name.startswith("vit") else {}
         model = timm.create_model(name, in_chans=1, num_classes=2, **options)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
