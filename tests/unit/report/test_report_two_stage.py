@@ -110,8 +110,8 @@ def test_a_study_without_frames_has_no_figure(empty):
         assert [level["roc_auc"]["value"] for level in entry["levels"]] == [None] * 3
 
 
-def test_without_a_known_side_there_are_no_breasts_and_the_note_says_so(study):
+def test_without_a_known_side_no_breast_is_judged_and_the_note_says_so(study):
     study.pictures["image_laterality"] = ""
     _, breast, _ = two_stage.measure(study, "out_of_fold", "resnet50", study.cohorts[0])["levels"]
     assert (breast["units"], breast["left_out"]) == (0, 0)
-    assert [breast[name]["note"] for name in ("roc_auc", "gain_over_detector")] == ["there are none"] * 2
+    assert [breast[name]["note"] for name in ("roc_auc", "gain_over_detector")] == ["nothing to judge"] * 2

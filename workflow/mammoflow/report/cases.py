@@ -14,7 +14,7 @@ from mammoflow.tables import EXTERNAL_FOLD
 AIM = 0.9
 AIMS = ("sensitivity_0.9", "specificity_0.9", "probability_0.5")
 ONE_CLASS = "needs malignant and benign ones"
-NO_CASES = "there are none"  # as of breasts, where no image says which one it shows
+NO_CASES = "nothing to judge"  # as of breasts, where no image says which one it shows
 
 
 @dataclass(frozen=True)
