@@ -63,9 +63,9 @@ def try_settings(
     train_detector([own], architecture, part, settings, seed, device, model, Path(directory, "history.csv"), start)
     judge = Judge((load_detector(model, device),), part, held_out=True)
     pictures = tables.read_all(tables.IMAGES, images).set_index("image_id")["transform"]
-    own_part = rows[rows["fold"] == part]
-    shown = own_part.assign(mirrored=mirrored(pictures.loc[own_part["image_id"]]))
-    result = _judge(shown, judge, settings, match)
+    held_out = rows[rows["fold"] == part]
+    held_out = held_out.assign(mirrored=mirrored(pictures.loc[held_out["image_id"]]))
+    result = _judge(held_out, judge, settings, match)
     write_text(judged, json.dumps({name: np.asarray(value).tolist() for name, value in asdict(result).items()}))
 
 
