@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -100,6 +101,17 @@ def test_every_patient_is_judged_by_its_own_folds_model(hospital):
 def test_external_patient_gets_the_mean_of_all_models(hospital):
     found = run(hospital, ["0", "1", "2"]).set_index("image_id")
     assert found.loc["image5", "score"] == pytest.approx(0.6)
+
+
+def test_rivals_weigh_scores_and_leave_the_confidence_as_it_is(hospital):
+    hospital.rows[1]["patient_key"] = "patient0"  # the other breast of patient 0, both judged by model 0
+    step = Transform.from_json(hospital.rows[1]["transform"])
+    hospital.rows[1]["transform"] = replace(step, scale_x=-step.scale_x, shift_x=64.0).to_json()
+    found = run(hospital, ["0", "1", "2"], rivals=True).set_index("image_id")
+    assert list(found["confidence"])[:3] == pytest.approx([0.5, 0.5, 0.7])
+    assert list(found["score"])[:3] == pytest.approx([0.5, 0.5, 0.7**0.5], abs=1e-6)  # 0.5 / sqrt(0.5 + 0.5)
+    plain = run(hospital, ["0", "1", "2"])
+    assert (plain["score"] == plain["confidence"]).all()
 
 
 def test_frames_come_back_to_the_stored_image(hospital):

@@ -89,7 +89,7 @@ def detection_row(number, box, score, digest, finding="lesion", fold=1, image_id
         "held_out": True,
         "finding": finding,
         "confidence": score,
-        "score": score,
+        "score": score / 10,  # weighed: what the network said is the confidence
         **dict(zip(("x1", "y1", "x2", "y2"), np.asarray(box) * STORED, strict=True)),
         "model_digest": digest,
     }
@@ -131,7 +131,7 @@ def test_a_shards_best_lesions_are_explained(tmp_path, models, picture, monkeypa
     best = sorted((row for row in rows if row["finding"] == "lesion"), key=lambda row: -row["score"])[:3]
     assert sorted(found["explained_id"]) == sorted(row["detection_id"] for row in best)
     assert sorted(maps) == sorted(found["map_id"])
-    scores = {row["detection_id"]: row["score"] for row in rows}
+    scores = {row["detection_id"]: row["confidence"] for row in rows}
     for row in found.itertuples():
         relevance = maps[row.map_id]
         assert relevance.shape == (HEIGHT, WIDTH)
@@ -260,7 +260,7 @@ def test_anchors_of_every_level_lose_their_own_bias(models, picture):
 def test_only_lesions_are_chosen_and_0_means_all():
     rows = [detection_row(n, [1, 1, 5, 5], 0.1 * n, "a", "nipple" if n == 4 else "lesion") for n in range(6)]
     table = tables.from_rows(tables.DETECTIONS, rows)
-    assert choose_detections(table, 2)["score"].tolist() == pytest.approx([0.3, 0.5])
+    assert choose_detections(table, 2)["confidence"].tolist() == pytest.approx([0.3, 0.5])
     assert len(choose_detections(table, 0)) == 5
 
 
