@@ -136,6 +136,14 @@ def test_an_rtdetr_on_small_pictures_is_refused(shipped):
         config.check_config(shipped)
 
 
+def test_rivals_without_a_way_to_tell_the_breasts_apart_are_refused(shipped):
+    shipped["detect"]["rivals"] = True
+    config.check_config(shipped)
+    shipped["images"]["same_side"] = False
+    with pytest.raises(ConfigError, match=r"detect\.rivals is true, but images\.same_side is false"):
+        config.check_config(shipped)
+
+
 def test_weights_are_for_all_architectures_or_for_those_they_name():
     weights = {"path": "w", "sha256": "0" * 64}
     assert config.weights_for(weights, "yolov6n") == weights

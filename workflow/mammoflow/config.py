@@ -307,6 +307,11 @@ def _check_models(study: dict[str, Any]) -> None:
             f"config: detect.patience is {study['detect']['patience']}, but detect.validation_share is 0: nothing says "
             "whether an epoch was better; put patients apart (0.2) or set patience: 0"
         )
+    if study["detect"]["rivals"] and not study["images"]["same_side"]:
+        raise ConfigError(
+            "config: detect.rivals is true, but images.same_side is false, by which the breasts of a patient are told "
+            "apart; set images.same_side: true or detect.rivals: false"
+        )
     if study["classify"]["weights"] and "path" not in study["classify"]["weights"]:
         raise ConfigError("config: classify.weights has no path; give a file's: only detect.weights may be a url")
     for stage in ("detect", "classify"):
