@@ -67,7 +67,7 @@ class Cases:
 
     def _area(self, value: float | None, what: str) -> Rate:
         if value is None:
-            return rate(None, np.empty(0), len(self.labels), ONE_CLASS if len(self.labels) else NO_CASES)
+            return none_of(self.labels)
         return rate(value, self.drawn(what), len(self.labels))
 
     def curve(self, what: str, x: str, y: str) -> dict[str, list[float | None]]:
@@ -79,11 +79,16 @@ class Cases:
         return {x: GRID.tolist(), y: [rounded(value) for value in line], "low": low, "high": high}
 
 
+def none_of(labels: Labels) -> Rate:
+    """No figure of cases that are all of one class, or none, and why."""
+    return rate(None, np.empty(0), len(labels), ONE_CLASS if len(labels) else NO_CASES)
+
+
 def lead(first: Cases, second: Cases) -> Rate:
     """AUC of the first judge minus that of the second on the same cases, in the same resamples."""
     own, other = (roc_auc(cases.labels, cases.scores) for cases in (first, second))
     if own is None or other is None:
-        return rate(None, np.empty(0), len(first.labels), ONE_CLASS if len(first.labels) else NO_CASES)
+        return none_of(first.labels)
     return rate(own - other, first.drawn("roc_auc") - second.drawn("roc_auc"), len(first.labels))
 
 
