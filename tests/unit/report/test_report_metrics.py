@@ -10,7 +10,7 @@ from mammoflow import tables
 from mammoflow.report import position
 from mammoflow.report.metrics import flat_tables, measure, write
 from mammoflow.report.study import Study, public_settings
-from mammoflow.report.wording import rate_text
+from mammoflow.report.wording import rate_text, rules
 
 SCHEMA = Path(__file__).parents[3] / "workflow" / "schemas" / "metrics.schema.json"
 
@@ -164,3 +164,9 @@ def test_all_tables_are_loaded(made_up):
     assert set(vars(made_up)) - {"settings"} >= {"anatomy", "crops", "duplicates", "crop_maps"}
     assert len(made_up.pictures) == len(made_up.images)
     assert tables.IMAGES.columns.keys() <= set(made_up.pictures.columns)
+
+
+def test_the_report_says_where_scores_are_weighed(made_up, monkeypatch):
+    assert "detect.rivals" not in rules(made_up)["froc"]
+    monkeypatch.setitem(made_up.settings["detect"], "rivals", True)
+    assert "detect.rivals" in rules(made_up)["froc"]

@@ -21,13 +21,17 @@ def rules(study: Study) -> dict[str, str]:
     """Return how each figure was counted, in words."""
     resamples = study.settings["report"]["bootstrap"]
     rule = hit_rule(study)
+    weighed = (
+        " A lesion's confidence is weighed before it counts and is shown: the geometric mean of what the detector says "
+        "and its share of what it says of all frames in the image and the patient's other breast (detect.rivals)."
+    )
     return {
         "hit": f"Report's rule: {rule.words()}. IoU-only rule: the same without the centre.",
         "froc": (
             "Every picture counts, negative ones included; pictures with a target lesion that has no frame are left "
             "out. Lesion sensitivity is the share of target lesions found by at least one detection at the lowest "
             "score whose false positives per image don't exceed the given number. Several detections of one lesion "
-            "are no false positives."
+            "are no false positives." + (weighed if study.settings["detect"]["rivals"] else "")
         ),
         "truth_expert": (
             "Targets are the lesions the expert framed for the detector. A false positive is a detection that finds "
