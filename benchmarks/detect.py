@@ -4,16 +4,20 @@
 
 Both read the same PNG files. The command's time is the slope between a run on some and a run on all pictures, so that
 its start, import and loading don't count; ours is measured after loading too. The pictures' sides are multiples of 32
-and the long one is the input's, so that neither pads: Ultralytics pads with grey, this project with air.
+and the long one is the input's, so that neither pads: Ultralytics pads with grey, this project with air. They are
+smooth noise, or drawn breasts where `--weights` are given. A GPU runs half precision, as in a study, and float32, as
+the command does, both without TF32, so that frames can be compared.
 """
 
 import argparse
+import copy
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -27,11 +31,19 @@ from mammoflow.detect import offline
 from mammoflow.detect.backend import with_backend
 from mammoflow.detect.infer import Frames, forward
 from mammoflow.detect.model import Detector, build_model, load_detector
-from mammoflow.detect.shard import AHEAD, BATCH, Judge, judge_images, prefetched, read_picture
+from mammoflow.detect.shard import AHEAD, BATCH, CHECKED, Judge, judge_images, prefetched, read_picture
+from mammoflow.phantom.pictures import draw_pictures
 
 SETTINGS = {"min_score": 0.05, "nms_iou": 0.4, "test_time": None, "ensemble_iou": 0.5}
 SHARE = 0.995  # of the anchors that random weights give no frame
 EQUAL = 0.99  # of the frames of both: rounding may swap two that suppress each other
+YOLO = """
+import torch
+torch.backends.cudnn.allow_tf32 = False
+from ultralytics.cfg import entrypoint  # the command `yolo`
+entrypoint()
+"""
+DRAWN = 8  # drawn breasts, each in many shades: drawing takes a second
 ROUNDS = 3  # of each, taking turns; medians are reported
 
 
@@ -40,26 +52,26 @@ def main() -> None:
     arguments = _arguments()
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
-        pictures = _pictures(root / "pictures", arguments.images, arguments.image_size)
+        draw = _drawn if arguments.weights else _noise
+        pictures = _pictures(root / "pictures", draw(arguments.images, arguments.image_size))
         detector = _detector(arguments, read_picture(pictures[0]))
         checkpoint = root / "model.pt"
         torch.save({"model": detector.model, "train_args": {}}, checkpoint)
-        backends = ["torch"] if arguments.device == "cuda" else ["torch", "onnxruntime"]
-        check = [read_picture(path) for path in pictures[:4]]
-        running = {name: with_backend(replace(detector), name, arguments.threads, check, SETTINGS) for name in backends}
+        running = _backends(detector, [read_picture(path) for path in pictures[:CHECKED]], arguments)
         theirs, found = _command(root, checkpoint, pictures, arguments)
         rows = []
-        times: dict[str, list[float]] = {name: [] for name in backends}
+        times: dict[str, list[float]] = {name: [] for name in running}
         commands = [theirs]
         for number in range(ROUNDS):
             for name, one in running.items():
-                speed, ours = _ours(one, pictures)
+                speed, ours = _ours(one, pictures, arguments)
                 times[name].append(speed)
                 if number == 0:
                     matched = [same for a, b in zip(ours, found, strict=True) for same in _matched(a, b)]
                     rows.append({"backend": name, "device": arguments.device, "image_size": arguments.image_size,
                                  "architecture": detector.architecture,
                                  "boxes_equal": bool(matched) and float(np.mean(matched)) >= EQUAL,
+                                 "boxes_matched": round(float(np.mean(matched)), 4) if matched else None,
                                  "boxes": sum(len(frames.scores) for frames in ours)})  # fmt: skip
             if number:
                 commands.append(_command(root, checkpoint, pictures, arguments)[0])
@@ -80,11 +92,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=48)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each")
+    parser.add_argument("--readers", type=int, default=4, help="threads that read pictures for a GPU, as in a study")
     parser.add_argument("--json", help="file to write")
     arguments = parser.parse_args()
     offline.go_offline()
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     torch.set_num_threads(arguments.threads)
+    torch.backends.cudnn.allow_tf32 = False
     return arguments
 
 
@@ -112,23 +126,50 @@ def _detector(arguments: argparse.Namespace, picture: np.ndarray) -> Detector:
     return replace(detector, model=model.to(arguments.device))
 
 
-def _pictures(directory: Path, count: int, size: int) -> list[str]:
-    """Write smooth noise of a breast's proportions: sides of `size` and about 0.6 `size` pixels."""
+def _pictures(directory: Path, pictures: Iterable[np.ndarray]) -> list[str]:
+    """Write pictures; return their paths."""
     directory.mkdir()
-    random = np.random.default_rng(0)
     paths = []
-    for number in range(count):
-        coarse = random.integers(0, 256, (size // 8, size * 19 // 32 // 8), dtype=np.uint8)
-        picture = cv2.resize(coarse, (size * 19 // 32 // 32 * 32, size), interpolation=cv2.INTER_CUBIC)
+    for number, picture in enumerate(pictures):
         paths.append(str(directory / f"{number:04d}.png"))
         cv2.imwrite(paths[-1], picture)
     return paths
 
 
-def _ours(detector: Detector, pictures: list[str]) -> tuple[float, list[Frames]]:
+def _noise(count: int, size: int) -> Iterator[np.ndarray]:
+    """Smooth noise of a breast's proportions: sides of `size` and about 0.6 `size` pixels."""
+    random = np.random.default_rng(0)
+    for _ in range(count):
+        coarse = random.integers(0, 256, (size // 8, size * 19 // 32 // 8), dtype=np.uint8)
+        yield cv2.resize(coarse, (size * 19 // 32 // 32 * 32, size), interpolation=cv2.INTER_CUBIC)
+
+
+def _drawn(count: int, size: int) -> Iterator[np.ndarray]:
+    """Drawn breasts of the same size as `_noise`."""
+    shape = (size * 19 // 32 // 32 * 32, size)
+    drawn = [cv2.resize(one, shape, interpolation=cv2.INTER_AREA) for one, _ in draw_pictures(0, DRAWN, size)]
+    for number in range(count):
+        gain = 1 - 0.5 * (number // DRAWN) * DRAWN / count
+        yield np.rint(drawn[number % DRAWN] * gain).astype(np.uint8)
+
+
+def _backends(detector: Detector, check: list[np.ndarray], arguments: argparse.Namespace) -> dict[str, Detector]:
+    """Return what is to be timed, by name; each has judged the check pictures once."""
+    if arguments.device == "cuda":
+        half = with_backend(detector, "torch", arguments.threads, check, SETTINGS)
+        running = {"torch, float16": half, "torch, float32": replace(half, model=copy.deepcopy(half.model).float())}
+    else:
+        names = ("torch", "onnxruntime")
+        running = {name: with_backend(detector, name, arguments.threads, check, SETTINGS) for name in names}
+    for one in running.values():
+        judge_images(Judge((one,), 0, True), check * (BATCH // CHECKED), SETTINGS)
+    return running
+
+
+def _ours(detector: Detector, pictures: list[str], arguments: argparse.Namespace) -> tuple[float, list[Frames]]:
     judge, found = Judge((detector,), 0, True), []
     started = time.perf_counter()
-    stream = prefetched(read_picture, pictures, AHEAD)
+    stream = prefetched(read_picture, pictures, AHEAD, 1 if arguments.device == "cpu" else arguments.readers)
     for start in range(0, len(pictures), BATCH):
         found += judge_images(judge, [next(stream) for _ in pictures[start : start + BATCH]], SETTINGS)
     return len(pictures) / (time.perf_counter() - started), found
@@ -146,7 +187,7 @@ def _command(
         started = time.perf_counter()
         subprocess.run(
             [
-                str(Path(sys.executable).with_name("yolo")), "predict", f"model={checkpoint}", f"source={listed}",
+                sys.executable, "-c", YOLO, "predict", f"model={checkpoint}", f"source={listed}",
                 f"imgsz={arguments.image_size}", f"conf={SETTINGS['min_score']}", f"iou={SETTINGS['nms_iou']}",
                 f"device={0 if arguments.device == 'cuda' else 'cpu'}", "save=False", "save_txt=True",
                 "save_conf=True", f"project={project}", "name=run", "exist_ok=True", "max_det=100", "verbose=False",

@@ -51,6 +51,12 @@ def test_a_gpu_is_asked_for_by_the_rules_that_compute_on_the_studys_device(on_cp
     assert {rule.resources["gpu"].value for rule in on_cpu.values() if "gpu" in rule.resources} == {0}
 
 
+def test_pictures_are_read_by_several_threads_for_a_gpu(on_cpu, on_gpu):
+    for name in ("detect_images", "detect_paper", "mining_detect"):
+        assert on_cpu[name].resources["_cores"].value == 1
+        assert on_gpu[name].resources["_cores"].value == 4
+
+
 def test_profiles_hold_nothing_scientific(root):
     profiles = sorted(path.parent.name for path in (root / "workflow" / "profiles").glob("*/config.yaml"))
     assert profiles == ["ci-slurm", "local", "slurm"]

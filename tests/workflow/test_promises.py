@@ -240,6 +240,15 @@ def test_a_model_more_trains_itself_alone(lab):
     assert jobs == own | of(lab.all_jobs, FROM_MAPS)
 
 
+def test_more_members_train_themselves_alone_and_what_comes_of_detectors_follows(lab):
+    path = lab.directory / "study.yaml"
+    with put_back(path):
+        lab.configure(detect=yaml.safe_load(path.read_text())["detect"] | {"members": 2})
+        jobs = lab.jobs("--dry-run")
+    trained = of(lab.all_jobs, {"detect_train"})
+    assert jobs == {f"{job}-1" for job in trained} | of(lab.all_jobs, FROM_DETECTORS - {"detect_train"})
+
+
 def test_another_round_of_mining_adds_its_own_jobs_and_the_report(lab):
     path = lab.directory / "study.yaml"
     with put_back(path):

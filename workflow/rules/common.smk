@@ -40,9 +40,20 @@ CLASSIFIERS = STUDY["classify"]["architectures"]
 PROTOCOLS = STUDY["crops"]["protocols"]
 ROUNDS = list(range(1, STUDY["mining"]["rounds"] + 1))
 FOLDS = list(range(STUDY["labels"]["folds"]))
+# places of a fold's detectors: `0`, and, with detect.members above 1, `0-1`, `0-2`: more members retrain none
+MEMBERS = {
+    fold: [
+        f"{fold}-{member}" if member else f"{fold}"
+        for member in range(STUDY["detect"]["members"])
+    ]
+    for fold in FOLDS
+}
+EVERY_MEMBER = [place for places in MEMBERS.values() for place in places]
 # shards that detectors learn from
 LEARNED = "annotated" if STUDY["detect"]["background"] == "annotated" else ""
 GPU = 1 if STUDY["device"] == "cuda" else 0
+# threads of a detection job: on a GPU they read pictures, which one thread can't do as fast as they are judged
+READERS = 4 if GPU else 1
 FAITHFULNESS = (
     expand("results/explain/faithfulness/detections/{detector}.tsv", detector=DETECTORS)
     + expand(
@@ -272,7 +283,7 @@ FROZEN = {
         name: expand(
             "results/detect/{detector}/fold{fold}/model.safetensors",
             detector=name,
-            fold=FOLDS,
+            fold=EVERY_MEMBER,
         )
         for name in DETECTORS
     },

@@ -50,6 +50,8 @@ rule detect_train:
         "results/logs/detect_train/{detector}/fold{fold}.log",
     benchmark:
         "results/benchmarks/detect_train/{detector}/fold{fold}.tsv"
+    wildcard_constraints:
+        fold=r"\d+(-\d+)?",
     conda:
         environment("detect")
     threads: setting("detect", "threads")
@@ -73,7 +75,8 @@ rule detect_train:
 rule detect_images:
     input:
         models=expand(
-            "results/detect/{{detector}}/fold{fold}/model.safetensors", fold=FOLDS
+            "results/detect/{{detector}}/fold{fold}/model.safetensors",
+            fold=EVERY_MEMBER,
         ),
         images="results/images/{dataset}/{shard}.tsv",
         plan=ancient(plan),
@@ -86,7 +89,7 @@ rule detect_images:
         "results/benchmarks/detect_images/{detector}/{dataset}/{shard}.tsv"
     conda:
         environment("detect")
-    threads: 1
+    threads: READERS
     resources:
         mem_mb=grows(4000),
         runtime=grows(240),
@@ -100,10 +103,12 @@ rule detect_images:
         "../scripts/detect_images.py"
 
 
-# The paper trains one detector and lets it frame everything: here the model of fold 0, whose own images stay its test set.
+# The paper trains one detector and lets it frame everything: here that of fold 0, whose own images stay its test set.
 rule detect_paper:
     input:
-        models="results/detect/{detector}/fold0/model.safetensors",
+        models=expand(
+            "results/detect/{{detector}}/fold{fold}/model.safetensors", fold=MEMBERS[0]
+        ),
         images="results/images/{dataset}/{shard}.tsv",
         plan=ancient(plan),
         patients=ancient("results/labels/patients.tsv"),
@@ -115,7 +120,7 @@ rule detect_paper:
         "results/benchmarks/detect_paper/{detector}/{dataset}/{shard}.tsv"
     conda:
         environment("detect")
-    threads: 1
+    threads: READERS
     resources:
         mem_mb=grows(4000),
         runtime=grows(240),

@@ -7,7 +7,7 @@ rule diagnose:
         detectors=expand(
             "results/detect/{detector}/fold{fold}/model.safetensors",
             detector=setting("crops", "detector"),
-            fold=FOLDS,
+            fold=EVERY_MEMBER,
         ),
         thresholds=expand(
             "results/detect/{detector}/thresholds.tsv",

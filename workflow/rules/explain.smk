@@ -7,7 +7,8 @@ The truth is read by explain_evaluate alone, after the maps are made.
 rule explain_detections:
     input:
         models=expand(
-            "results/detect/{{detector}}/fold{fold}/model.safetensors", fold=FOLDS
+            "results/detect/{{detector}}/fold{fold}/model.safetensors",
+            fold=EVERY_MEMBER,
         ),
         detections="results/detect/{detector}/{dataset}/{shard}.tsv",
         images="results/images/{dataset}/{shard}.tsv",

@@ -79,7 +79,7 @@ use rule detect_images as mining_detect with:
     input:
         models=expand(
             "results/mining/{{detector}}/round{{round}}/fold{fold}/model.safetensors",
-            fold=FOLDS,
+            fold=EVERY_MEMBER,
         ),
         images="results/images/{dataset}/{shard}.tsv",
         plan=ancient(plan),

@@ -2,6 +2,7 @@ from mammoflow.detect.train import train_detector
 from mammoflow.jobs import job
 
 if __name__ == "__main__":
+    fold, _, member = snakemake.wildcards.fold.partition("-")
     with job(
         snakemake.log[0],
         f"detect_train {snakemake.wildcards.detector} fold{snakemake.wildcards.fold}",
@@ -10,9 +11,9 @@ if __name__ == "__main__":
         train_detector(
             training=list(snakemake.input.tables),
             architecture=snakemake.wildcards.detector,
-            fold=int(snakemake.wildcards.fold),
+            fold=int(fold),
             settings=snakemake.params.settings,
-            seed=snakemake.params.seed,
+            seed=snakemake.params.seed + int(member or 0),
             device=snakemake.params.device,
             model=snakemake.output.model,
             history=snakemake.output.history,

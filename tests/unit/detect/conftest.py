@@ -8,6 +8,7 @@ import pytest
 from mammoflow import tables
 
 SETTINGS = {
+    "members": 1,
     "weights": None,
     "image_size": 64,
     "epochs": 2,

@@ -1,4 +1,6 @@
+import copy
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,6 +49,19 @@ def test_folded_layers_give_the_same_and_the_detector_stays_as_it_is(detector, p
     assert torch.allclose(ours[:, :4], theirs[:, :4], atol=0.1)  # pixels of 96
     assert len(list(folded.model.modules())) < len(list(detector.model.modules()))
     assert digest(detector.model) == before
+
+
+def test_half_precision_keeps_fractions_of_a_pixel(detector):
+    canvas = [np.random.default_rng(0).integers(0, 256, (1280, 64), dtype=np.uint8)]
+    half = replace(detector, model=backend.in_half_precision(copy.deepcopy(detector.model)))
+    plain = replace(detector, model=copy.deepcopy(detector.model).half())
+    ours, theirs = (forward(one, canvas) for one in (half, plain))
+    low = ours[:, 1] > 1024
+    assert (theirs[:, 1][low].frac() == 0).all()  # from there on float16 has whole pixels only
+    assert (ours[:, 1][low].frac() != 0).float().mean() > 0.9
+    assert torch.allclose(ours[:, :4], theirs[:, :4], atol=2)
+    again = replace(half, model=copy.deepcopy(half.model))
+    assert torch.equal(forward(again, canvas), ours)
 
 
 def test_onnx_runtime_gives_torchs_frames_for_any_size_and_batch(detector, pictures):
@@ -114,6 +129,7 @@ def test_prefetching_keeps_the_order_and_its_bound():
         assert len(begun) <= len(given) + 5 + 1
         given.append(value)
     assert given == [number * 10 for number in range(50)]
+    assert list(shard.prefetched(lambda number: number, range(50), 8, readers=3)) == list(range(50))
     stream = shard.prefetched(read, range(1000), 4)
     next(stream)
     stream.close()

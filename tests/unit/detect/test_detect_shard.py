@@ -103,6 +103,43 @@ def test_external_patient_gets_the_mean_of_all_models(hospital):
     assert found.loc["image5", "score"] == pytest.approx(0.6)
 
 
+@pytest.fixture
+def members(monkeypatch):
+    """Two members a fold: the second one's scores are higher by 0.04."""
+
+    def load(path, device):
+        fold, _, second = path.partition("-")
+        one = detector(int(fold))
+        return replace(one, model=BrightSpot(one.model.score.item() + 0.04), digest=path) if second else one
+
+    monkeypatch.setattr(shard, "load_detector", load)
+    return ["0", "0-1", "1", "1-1", "2", "2-1"]
+
+
+def test_members_of_a_fold_judge_together(hospital, members):
+    found = run(hospital, members).set_index("image_id")
+    assert list(found["model_fold"]) == [0, 1, 2, 0, 1, -1]
+    assert list(found["score"]) == pytest.approx([0.52, 0.62, 0.72, 0.52, 0.62, 0.62])
+    assert found["held_out"].all()
+    assert found.loc["image1", "model_digest"] == f"{1:016x}+1-1"
+    assert found.loc["image5", "model_digest"].count("+") == 5
+
+
+def test_members_of_one_fold_judge_everybody_in_the_papers_protocol(hospital, members):
+    found = run(hospital, members[:2]).set_index("image_id")
+    assert list(found["score"]) == pytest.approx([0.52] * 6)
+    assert found["detection_id"].str.contains("-paper-").all()
+    assert list(found["held_out"]) == [True, False, False, True, True, True]
+
+
+@pytest.mark.parametrize("models", [["0", "0-1", "1"], ["0", "1", "1-1"], ["0-1", "1", "0", "1-1"]])
+def test_folds_with_other_members_or_in_another_order_are_refused(hospital, members, models):
+    if len(models) == 3 and models[1] == "0-1":
+        models = [*models, "2"]
+    with pytest.raises(ModelError, match=r"was trained for fold \d, expected fold \d"):
+        run(hospital, models)
+
+
 def test_rivals_weigh_scores_and_leave_the_confidence_as_it_is(hospital):
     hospital.rows[1]["patient_key"] = "patient0"  # the other breast of patient 0, both judged by model 0
     step = Transform.from_json(hospital.rows[1]["transform"])

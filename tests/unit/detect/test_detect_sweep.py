@@ -93,6 +93,29 @@ def test_a_part_is_judged_by_a_detector_of_the_others(tiny_study, tmp_path):
     assert not set(seen["patient_key"]) & {row["patient_key"] for row in tiny_study.rows if row["fold"] == 0}
 
 
+def test_members_of_a_point_are_trained_from_other_seeds_and_judge_together(tiny_study, tmp_path, monkeypatch):
+    trained, judges = [], []
+
+    def train(tables, architecture, fold, settings, seed, device, model, history, start):
+        trained.append((seed, model))
+        model.write_text("weights")
+
+    def judge(judge, pictures, settings):
+        judges.append(judge)
+        return [Frames(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)) for _ in pictures]
+
+    monkeypatch.setattr(sweep, "train_detector", train)
+    monkeypatch.setattr(sweep, "load_detector", lambda path, device: str(path))
+    monkeypatch.setattr(sweep, "judge_images", judge)
+    settings, match = tiny_study.settings | {"members": 3}, {"hit_iou": 0.3, "hit_center": True}
+    out, images = tmp_path / "part0", images_table(tiny_study)
+    try_settings([tiny_study.table], [images], "yolov5n", 0, 0, 2, settings, match, 7, "cpu", out, tmp_path / "j.json")
+    assert [seed for seed, _ in trained] == [7, 8, 9]
+    assert len({model for _, model in trained}) == 3
+    assert all(one.detectors == tuple(str(model) for _, model in trained) for one in judges)
+    assert sorted(path.name for path in tmp_path.glob("part0*")) == ["part0"]
+
+
 # a share is that of the image's 0.8 and the other breast's 0.8
 @pytest.mark.parametrize(("rivals", "scores"), [(False, [0.2, 0.6]), (True, [0.2 / 1.6**0.5, 0.6 / 1.6**0.5])])
 def test_frames_of_both_breasts_are_rivals_where_asked(tiny_study, tmp_path, monkeypatch, rivals, scores):

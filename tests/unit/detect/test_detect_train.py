@@ -1,6 +1,7 @@
 import hashlib
 import math
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -249,6 +250,19 @@ def test_pictures_of_one_shape_are_trained_without_empty_columns(tiny_study, tmp
     shapes.clear()
     train(tiny_study, tmp_path / "wider", image_size=128, epochs=1)
     assert shapes == {(1, 128, 96)}
+
+
+def test_a_data_set_can_be_sent_to_loaders_that_are_no_forks(tiny_study, tmp_path, monkeypatch):
+    sent = []
+    original = FoldTrainer.build_dataset
+
+    def built(self, *arguments, **named):
+        sent.append(pickle.loads(pickle.dumps(original(self, *arguments, **named))))
+        return sent[-1]
+
+    monkeypatch.setattr(FoldTrainer, "build_dataset", built)
+    assert train(tiny_study, tmp_path, epochs=1, copy_paste=1.0).is_dir()
+    assert sent
 
 
 def test_bfloat16_trains_to_almost_the_same_weights_which_stay_float32(tiny_study, tmp_path):

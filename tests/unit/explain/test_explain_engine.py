@@ -351,6 +351,28 @@ def test_several_targets_of_one_forward_pass_are_explained_at_once(architecture,
     torch.testing.assert_close(found, torch.stack([one.relevance for one in alone]), atol=1e-13, rtol=1e-9)
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_a_gpu_rounds_no_factors_while_explaining(before, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+    seen = []
+
+    class Net(nn.Linear):
+        def forward(self, x):
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return super().forward(x)
+
+    def target(output):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return output[:, 0]
+
+    explainer = Explainer(Net(4, 2).eval(), "epsilon")
+    explainer.explain(torch.rand(1, 4), target)
+    explainer.replay(torch.rand(1, 4)).explain_all([target])
+    assert len(seen) >= 5
+    assert not any(seen)
+    assert torch.backends.cudnn.allow_tf32 is before
+
+
 def test_one_forward_pass_serves_targets_one_after_the_other(network):
     model, x, _ = network("yolov5n")
     replay = Explainer(model).replay(x)

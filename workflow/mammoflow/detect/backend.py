@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from ultralytics.nn.modules.head import Detect
 
 from mammoflow.detect.infer import forward
 from mammoflow.detect.model import Detector, is_rtdetr
@@ -72,8 +74,25 @@ def for_inference(detector: Detector) -> Detector:
     if hasattr(model, "fuse"):
         model = model.fuse(verbose=False)
     on_gpu = next(model.parameters()).device.type == "cuda"
-    model = model.half() if on_gpu else model.to(memory_format=torch.channels_last)
+    model = in_half_precision(model) if on_gpu else model.to(memory_format=torch.channels_last)
     return replace(detector, model=model.requires_grad_(False))
+
+
+def in_half_precision(model: Any) -> Any:
+    """Return the network in float16, but for the last step from a YOLO's output to frames and scores.
+
+    From 1024 pixels on, float16 knows whole pixels only.
+    """
+    model = model.half()
+    head = model.model[-1]
+    if isinstance(head, Detect):
+        head.dfl.float()
+        head._inference = MethodType(_decode_in_float32, head)
+    return model
+
+
+def _decode_in_float32(head: Detect, output: dict[str, Any]) -> torch.Tensor:
+    return type(head)._inference(head, output | {name: output[name].float() for name in ("boxes", "scores")})
 
 
 def with_backend(

@@ -59,17 +59,17 @@ def detect_shard(
     """Frame the pictures of a shard and write the detections in pixels of the stored images.
 
     With the models of all folds, each patient is judged by the model of its own fold, which never saw it, and an
-    external patient by all of them, merged. With a single model (the paper's protocol) everybody is judged by that one,
-    and `held_out` says whether it had seen the patient.
+    external patient by all of them, merged. With those of a single fold (the paper's protocol) everybody is judged by
+    them, and `held_out` says whether they had seen the patient. A fold's several members are merged, too.
 
     Parameters
     ----------
-    models : safetensors files in the order of folds, or a single one.
+    models : safetensors files in the order of folds, as many of each, or those of a single fold.
     images : table of `mammoflow.tables.IMAGES`.
     patients : table of `mammoflow.tables.PATIENTS`.
     settings : section `detect` of the config.
     device : ``cpu`` or ``cuda``.
-    threads : CPU threads.
+    threads : CPU threads; on a GPU as many read pictures for it.
     detections : table of `mammoflow.tables.DETECTIONS` to write.
 
     Raises
@@ -77,7 +77,7 @@ def detect_shard(
     DataError
         A picture can't be read, or its patient isn't in `patients`.
     ModelError
-        A model's fold isn't its place in `models`.
+        A model's fold isn't that of its place in `models`.
     """
     torch.set_num_threads(threads)
     detectors = [load_detector(path, device) for path in models]
@@ -87,10 +87,11 @@ def detect_shard(
     check = [read_picture(path) for path in table["train_png"].iloc[:CHECKED]]
     detectors = [with_backend(one, settings["backend"], threads, check, settings) for one in detectors]
     known = tables.read(tables.PATIENTS, patients).set_index(["dataset", "patient_key"])
+    readers = 1 if device == "cpu" else threads  # on a CPU the network takes the threads
     found = [
         row
-        for image, judge, frames in progress(_judged(table, known, detectors, settings), len(table), "images")
-        for row in _rows(image, judge, frames, paper=len(detectors) == 1)
+        for image, judge, frames in progress(_judged(table, known, detectors, settings, readers), len(table), "images")
+        for row in _rows(image, judge, frames, paper=_of_one_fold(detectors))
     ]
     result = tables.from_rows(tables.DETECTIONS, found).sort_values("detection_id", kind="stable")
     if settings["rivals"]:
@@ -100,10 +101,13 @@ def detect_shard(
 
 
 def check_folds(detectors: list[Detector], paths: list[str] | list[Path]) -> None:
-    """Refuse models given in another order than that of their folds: a patient would meet a model that saw it."""
+    """Refuse models given in another order than that of their folds, or folds with fewer members than the first."""
+    members = max(1, sum(detector.fold == 0 for detector in detectors))
     for place, (detector, path) in enumerate(zip(detectors, paths, strict=True)):
-        if detector.fold != place:
-            raise ModelError(f"{path}: was trained for fold {detector.fold}, expected fold {place}; train it again")
+        if detector.fold != place // members:
+            raise ModelError(
+                f"{path}: was trained for fold {detector.fold}, expected fold {place // members}; train it again"
+            )
 
 
 def choose_judge(detectors: list[Detector], fold: int, annotated: bool) -> Judge:
@@ -111,16 +115,21 @@ def choose_judge(detectors: list[Detector], fold: int, annotated: bool) -> Judge
 
     Parameters
     ----------
-    detectors : of all folds, or a single one.
+    detectors : of all folds, or of a single one.
     fold : of the patient, -1 for an external one.
     annotated : whether the patient's images are trained on.
     """
-    if len(detectors) == 1:
-        only = detectors[0]
-        return Judge((only,), only.fold, held_out=not annotated or fold in (only.fold, EXTERNAL_FOLD))
+    if _of_one_fold(detectors):
+        only = detectors[0].fold
+        return Judge(tuple(detectors), only, held_out=not annotated or fold in (only, EXTERNAL_FOLD))
     if fold == EXTERNAL_FOLD:
         return Judge(tuple(detectors), EXTERNAL_FOLD, held_out=True)
-    return Judge((detectors[fold],), fold, held_out=True)
+    return Judge(tuple(detector for detector in detectors if detector.fold == fold), fold, held_out=True)
+
+
+def _of_one_fold(detectors: list[Detector]) -> bool:
+    """Whether all were trained for the same fold: the paper's protocol."""
+    return len({detector.fold for detector in detectors}) == 1
 
 
 def judge_images(judge: Judge, images: list[NDArray[np.uint8]], settings: dict[str, Any]) -> list[Frames]:
@@ -174,23 +183,23 @@ def read_picture(path: str | Path) -> NDArray[np.uint8]:
 
 
 def _judged(
-    table: pd.DataFrame, patients: pd.DataFrame, detectors: list[Detector], settings: dict[str, Any]
+    table: pd.DataFrame, patients: pd.DataFrame, detectors: list[Detector], settings: dict[str, Any], readers: int
 ) -> Iterator[tuple[Any, Judge, Frames]]:
     """Every image's row with its judge and frames; pictures of one judge go through it in batches."""
     all_learned = settings["background"] == "all"
     judged = [(row, _judge_of(row, patients, detectors, all_learned)) for row in table.itertuples()]
     judged.sort(key=lambda pair: pair[1].fold)
-    pictures = prefetched(read_picture, [str(row.train_png) for row, _ in judged], AHEAD)
+    pictures = prefetched(read_picture, [str(row.train_png) for row, _ in judged], AHEAD, readers)
     for _, group in groupby(judged, key=lambda pair: pair[1].fold):
         for batch in _batches(group):
             found = judge_images(batch[0][1], [next(pictures) for _ in batch], settings)
             yield from ((row, judge, frames) for (row, judge), frames in zip(batch, found, strict=True))
 
 
-def prefetched(read: Callable[[T], P], items: Iterable[T], ahead: int) -> Iterator[P]:
-    """Give ``read(item)`` of each item in order; a thread reads up to `ahead` of them while the caller works."""
+def prefetched(read: Callable[[T], P], items: Iterable[T], ahead: int, readers: int = 1) -> Iterator[P]:
+    """Give ``read(item)`` of each item in order; threads read up to `ahead` of them while the caller works."""
     waiting: deque[Future[P]] = deque()
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(readers) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(read, item))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -41,7 +42,7 @@ def try_settings(
     judged: str | Path,
     start: str | Path | None = None,
 ) -> None:
-    """Train on all but one part of the training folds and judge the pictures of that part.
+    """Train `members` detectors on all but one part of the training folds and judge the pictures of that part.
 
     Parameters
     ----------
@@ -53,20 +54,29 @@ def try_settings(
     settings : section `detect` of the config with the values that are tried.
     match : `hit_iou` and `hit_center`, when a frame finds a lesion.
     seed, device : as for `mammoflow.detect.train.train_detector`.
-    directory : for the model and the table of parts.
+    directory : for the first member and the table of parts.
     judged : JSON file to write: the fields of `mammoflow.detect.thresholds.Judged`.
     start : as for `mammoflow.detect.train.train_detector`.
     """
     rows = divide(tables.read_all(tables.TRAINING, training), fold, parts)
-    own, model = Path(directory, "parts.tsv"), Path(directory, "model.safetensors")
+    own = Path(directory, "parts.tsv")
     tables.write(tables.TRAINING, rows, own)
-    train_detector([own], architecture, part, settings, seed, device, model, Path(directory, "history.csv"), start)
-    judge = Judge((load_detector(model, device),), part, held_out=True)
+    # the others' directories are no output of the job, so that a kill doesn't cost what they have learned
+    others = [Path(f"{directory}-{member}") for member in range(1, settings["members"])]
+    trained = []
+    for member, place in enumerate([Path(directory), *others]):
+        files = place / "model.safetensors", place / "history.csv"
+        place.mkdir(exist_ok=True)
+        train_detector([own], architecture, part, settings, seed + member, device, *files, start)
+        trained.append(load_detector(files[0], device))
+    judge = Judge(tuple(trained), part, held_out=True)
     pictures = tables.read_all(tables.IMAGES, images).set_index("image_id")["transform"]
     held_out = rows[rows["fold"] == part]
     held_out = held_out.assign(mirrored=mirrored(pictures.loc[held_out["image_id"]]))
     result = _judge(held_out, judge, settings, match)
     write_text(judged, json.dumps({name: np.asarray(value).tolist() for name, value in asdict(result).items()}))
+    for place in others:
+        shutil.rmtree(place)
 
 
 def divide(table: pd.DataFrame, fold: int, parts: int) -> pd.DataFrame:

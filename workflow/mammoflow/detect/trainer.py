@@ -100,6 +100,9 @@ class MammogramDataset(YOLODataset):
             "bbox_format": "xywh",
         }
 
+    def _picture(self, number: int) -> NDArray[np.uint8]:
+        return self.load_image(number)[0]
+
     def _lesions(self) -> list[tuple[int, NDArray[np.float64]]]:
         """Picture's number and frame ``x1, y1, x2, y2`` (0..1) of every lesion."""
         return [
@@ -115,7 +118,7 @@ class MammogramDataset(YOLODataset):
         if self.augment:
             lesions = self._lesions()
             steps = [
-                LesionPaste(lesions, lambda number: self.load_image(number)[0], self.data["copy_paste"]),
+                LesionPaste(lesions, self._picture, self.data["copy_paste"]),
                 PhantomPaste(
                     [_relative_side(frame, *self.labels[n]["shape"]) for n, frame in lesions],
                     self.data["phantom_paste"],

@@ -283,7 +283,7 @@ def explain_detections_shard(
 ) -> None:
     """Explain a shard's lesion detections of the highest scores.
 
-    A detection that an ensemble made is explained with the fold model whose own frame agrees best with it. One of an
+    A detection that an ensemble made is explained with the model whose own frame agrees best with it. One of an
     architecture with an operation that has no rule gets its row all the same, with the reason and without a map.
 
     Parameters
@@ -342,7 +342,7 @@ class _Wanted:
 
 
 class _Ensemble:
-    """The fold models of one architecture, and the picture they are looking at."""
+    """The models of one architecture, by number, and the picture they are looking at."""
 
     def __init__(self, models: Sequence[str | Path], settings: dict[str, Any], device: str):
         self.detectors = [load_detector(path, device) for path in models]
@@ -356,23 +356,23 @@ class _Ensemble:
         self.replays = {}
         self.picture = read_picture(image["train_png"])
 
-    def replay(self, fold: int, box: Boxes) -> ExplainedPicture:
-        """Forward pass of a fold's model on the picture, or on that of its tiles that shows most of the box."""
-        detector, (height, width) = self.detectors[fold], self.picture.shape
+    def replay(self, number: int, box: Boxes) -> ExplainedPicture:
+        """Forward pass of a model on the picture, or on that of its tiles that shows most of the box."""
+        detector, (height, width) = self.detectors[number], self.picture.shape
         tile = tile_of(box, tile_grid(width, height, detector.tiles))
-        if (fold, tile) not in self.replays:
-            self.replays[fold, tile] = ExplainedPicture(detector, self.explainers[fold], self.picture, tile=tile)
-        return self.replays[fold, tile]
+        if (number, tile) not in self.replays:
+            self.replays[number, tile] = ExplainedPicture(detector, self.explainers[number], self.picture, tile=tile)
+        return self.replays[number, tile]
 
     def judges(self, detection: Any) -> list[int]:
-        """Folds whose models made the detection.
+        """Numbers of the models that made the detection.
 
         Raises
         ------
         DataError
             The detection names other models.
         """
-        known = {detector.digest: fold for fold, detector in enumerate(self.detectors)}
+        known = {detector.digest: number for number, detector in enumerate(self.detectors)}
         digests = detection.model_digest.split("+")
         if not set(digests) <= set(known):
             raise DataError(
@@ -393,7 +393,8 @@ class _Ensemble:
             try:
                 replay, fold, anchor = self.find(detection, transform)
             except ModelError as error:
-                rows.append(self.without_map(detection, self.judges(detection)[0], "score", transform, error))
+                fold = self.detectors[self.judges(detection)[0]].fold
+                rows.append(self.without_map(detection, fold, "score", transform, error))
                 continue
             wanted[replay] += [_Wanted(detection, fold, anchor, part) for part in parts]
         for replay, asked in wanted.items():
@@ -406,16 +407,16 @@ class _Ensemble:
         return rows
 
     def find(self, detection: Any, transform: Transform) -> tuple[ExplainedPicture, int, Anchor]:
-        """Find the anchor of a detection that agrees best with it, of all models that made it, and its forward pass."""
+        """Find the anchor that agrees best with a detection, of all models that made it: forward pass, fold, anchor."""
         box = transform.forward([getattr(detection, edge) for edge in EDGES])
         found = {
-            fold: self.replay(fold, box).find(box, detection.finding, detection.confidence)
-            for fold in self.judges(detection)
+            number: self.replay(number, box).find(box, detection.finding, detection.confidence)
+            for number in self.judges(detection)
         }
-        fold = max(found, key=lambda one: found[one].iou)
-        if found[fold].iou < SAME_IOU:
-            log.warning("%s: nearest anchor overlaps it by IoU %.2f only", detection.detection_id, found[fold].iou)
-        return self.replay(fold, box), fold, found[fold]
+        number = max(found, key=lambda one: found[one].iou)
+        if found[number].iou < SAME_IOU:
+            log.warning("%s: nearest anchor overlaps it by IoU %.2f only", detection.detection_id, found[number].iou)
+        return self.replay(number, box), self.detectors[number].fold, found[number]
 
     def region(self, transform: Transform) -> Boxes:
         """Part of the stored image that the picture shows."""

@@ -6,7 +6,8 @@ gradient that carries relevance divided by activation; batch normalisations are 
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -56,6 +57,19 @@ def _fast_format(x: Tensor) -> torch.memory_format:
     return torch.channels_last if x.ndim == 4 else torch.contiguous_format
 
 
+@contextmanager
+def _exactly() -> Iterator[None]:
+    """Compute with gradients, and float32 as such: a GPU would cut its convolutions' factors to 10 bits (TF32)."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32
+    cudnn.allow_tf32 = False
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        cudnn.allow_tf32 = before
+
+
 class Replay:
     """One forward pass of a batch, from which several targets can be explained.
 
@@ -65,7 +79,7 @@ class Replay:
     """
 
     def __init__(self, explainer: "Explainer", x: Tensor, ledger: bool = True):
-        with torch.inference_mode(False), torch.enable_grad():
+        with _exactly():
             self._x = x.detach().clone(memory_format=_fast_format(x)).requires_grad_()
             # What the model left to itself gives, on the explainer's first batch: compared by `_check`.
             self._plain = explainer.first_run(self._x.detach())
@@ -86,14 +100,14 @@ class Replay:
         ModelError
             An operation between input and target has no rule, or the target doesn't depend on the input.
         """
-        with torch.inference_mode(False), torch.enable_grad():
+        with _exactly():
             value = self._value(target)
             return self._explanations(value[None], None, keep)[0]
 
     def explain_all(self, targets: Sequence[Target]) -> list[Explanation]:
         """Explain several targets, `TOGETHER` in one backward pass; see `explain`."""
         found = []
-        with torch.inference_mode(False), torch.enable_grad():
+        with _exactly():
             for start in range(0, len(targets), TOGETHER):
                 values = torch.stack([self._value(target) for target in targets[start : start + TOGETHER]])
                 one_each = torch.eye(len(values), dtype=values.dtype, device=values.device)
