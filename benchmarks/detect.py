@@ -28,7 +28,7 @@ import torch
 
 from mammoflow import boxes
 from mammoflow.detect import offline
-from mammoflow.detect.backend import with_backend
+from mammoflow.detect.backend import for_inference, with_backend
 from mammoflow.detect.infer import Frames, forward
 from mammoflow.detect.model import Detector, build_model, load_detector
 from mammoflow.detect.shard import AHEAD, BATCH, CHECKED, Judge, judge_images, prefetched, read_picture
@@ -156,8 +156,11 @@ def _drawn(count: int, size: int) -> Iterator[np.ndarray]:
 def _backends(detector: Detector, check: list[np.ndarray], arguments: argparse.Namespace) -> dict[str, Detector]:
     """Return what is to be timed, by name; each has judged the check pictures once."""
     if arguments.device == "cuda":
-        half = with_backend(detector, "torch", arguments.threads, check, SETTINGS)
-        running = {"torch, float16": half, "torch, float32": replace(half, model=copy.deepcopy(half.model).float())}
+        whole = for_inference(replace(detector, model=copy.deepcopy(detector.model).cpu()))
+        running = {
+            "torch, float16": with_backend(detector, "torch", arguments.threads, check, SETTINGS),
+            "torch, float32": replace(whole, model=whole.model.to(arguments.device)),
+        }
     else:
         names = ("torch", "onnxruntime")
         running = {name: with_backend(detector, name, arguments.threads, check, SETTINGS) for name in names}

@@ -84,8 +84,8 @@ def in_half_precision(model: Any) -> Any:
     From 1024 pixels on, float16 knows whole pixels only.
     """
     model = model.half()
-    head = model.model[-1]
-    if isinstance(head, Detect):
+    if isinstance(model.model[-1], Detect):
+        head: Any = model.model[-1]
         head.dfl.float()
         head._inference = MethodType(_decode_in_float32, head)
     return model
