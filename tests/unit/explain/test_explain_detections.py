@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from mammoflow.detect.model import Detector, load_detector, save_detector
 from mammoflow.detect.preprocess import letterbox
 from mammoflow.detect.tiles import tile_grid, tile_of
 from mammoflow.errors import DataError, ModelError
-from mammoflow.explain import operations
+from mammoflow.explain import operations, trials
 from mammoflow.explain.detections import (
     ExplainedPicture,
     choose_detections,
@@ -173,6 +174,28 @@ def test_an_ensembles_detection_is_explained_by_the_model_that_agrees_best(tmp_p
     row = detection_row(0, box, 0.5, f"{first.digest}+{second.digest}", fold=-1)
     found, _ = run(tmp_path, models, [row], picture)
     assert found["model_fold"].tolist() == [1]
+
+
+def test_a_detection_of_members_is_explained_by_one_of_them_and_keeps_their_fold(tmp_path, models, picture):
+    second = load_detector(models[1])
+    member = tmp_path / "fold0-1.safetensors"
+    save_detector(member, second.model.state_dict(), header_of(second) | {"fold": 0})
+    frames = detect_images(second, [picture], 0.01, 0.4)[0]
+    box = frames.boxes[frames.classes == 0][0]
+    digest = f"{load_detector(models[0]).digest}+{load_detector(member).digest}"
+    found, _ = run(tmp_path, [models[0], member], [detection_row(0, box, 0.5, digest, fold=0)], picture)
+    assert found["model_fold"].tolist() == [0]
+    assert "-fold0" in found["map_id"].item()
+
+
+def test_trials_find_anchors_by_what_the_network_said(tmp_path, models, picture, monkeypatch):
+    detector, asked, original = load_detector(models[1]), [], ExplainedPicture.find
+    monkeypatch.setattr(ExplainedPicture, "find", lambda self, *what: asked.append(what[-1]) or original(self, *what))
+    cv2.imwrite(str(tmp_path / "i1.png"), picture)
+    row = detection_row(0, [10, 20, 40, 60], 0.5, detector.digest) | image_row(tmp_path / "i1.png")
+    other = row | {"model_digest": "0" * 16, "detection_id": "other"}
+    trials._detector_cases(detector, pd.DataFrame([row, other]))
+    assert asked == [0.5, None]
 
 
 def test_no_detection_gives_empty_outputs(tmp_path, models, picture):

@@ -138,7 +138,7 @@ def _detector_cases(detector: Detector, chosen: pd.DataFrame) -> Cases:
         left, top, right, bottom = tile_of(box, tile_grid(picture.shape[1], picture.shape[0], detector.tiles))
         picture, box = picture[top:bottom, left:right], box - np.array([left, top, left, top])
         seen = ExplainedPicture(detector, explainer, picture, square=True)
-        anchor = seen.find(box, row.finding, row.score if row.model_digest == detector.digest else None)
+        anchor = seen.find(box, row.finding, row.confidence if row.model_digest == detector.digest else None)
         x, place = letterbox(picture, detector.image_size, square=True)  # one shape, to make a batch
         inputs.append(x)
         framed.append(place.forward(box)[0])
