@@ -132,12 +132,15 @@ def test_members_of_one_fold_judge_everybody_in_the_papers_protocol(hospital, me
     assert list(found["held_out"]) == [True, False, False, True, True, True]
 
 
-@pytest.mark.parametrize("models", [["0", "0-1", "1"], ["0", "1", "1-1"], ["0-1", "1", "0", "1-1"]])
+@pytest.mark.parametrize("models", [["0", "0-1", "1", "2"], ["0", "1", "1-1"], ["0-1", "1", "0", "1-1"]])
 def test_folds_with_other_members_or_in_another_order_are_refused(hospital, members, models):
-    if len(models) == 3 and models[1] == "0-1":
-        models = [*models, "2"]
     with pytest.raises(ModelError, match=r"was trained for fold \d, expected fold \d"):
         run(hospital, models)
+
+
+def test_a_last_fold_that_lacks_a_member_is_refused(hospital, members):
+    with pytest.raises(ModelError, match="expected 2 of each as of fold 0"):
+        run(hospital, members[:-1])
 
 
 def test_rivals_weigh_scores_and_leave_the_confidence_as_it_is(hospital):

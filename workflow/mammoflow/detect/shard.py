@@ -101,8 +101,10 @@ def detect_shard(
 
 
 def check_folds(detectors: list[Detector], paths: list[str] | list[Path]) -> None:
-    """Refuse models given in another order than that of their folds, or folds with fewer members than the first."""
+    """Refuse models given in another order than that of their folds, or a fold with other members than the first."""
     members = max(1, sum(detector.fold == 0 for detector in detectors))
+    if len(detectors) % members:
+        raise ModelError(f"{paths[-1]}: a fold lacks members, expected {members} of each as of fold 0; train them")
     for place, (detector, path) in enumerate(zip(detectors, paths, strict=True)):
         if detector.fold != place // members:
             raise ModelError(
