@@ -44,8 +44,8 @@ rule images:
 
 rule detections:
     input:
-        shards(
-            "results/detect/{detector}/{dataset}/{shard}.tsv",
+        blocks(
+            "results/detect/{detector}/{dataset}/{block}.tsv",
             DATASETS,
             detector=DETECTORS,
         ),

@@ -44,9 +44,8 @@ FROM_DETECTORS = {*STAGE_RULES["detect"], "explain_detections", "explain_try_det
 FROM_LABELS = {"labels_yolo", *FROM_DETECTORS}
 FROM_PICTURES = {"images_convert", "labels_leakage", *FROM_LABELS}
 # what reads the pictures of one shard, behind the models
-OF_A_SHARD = {
-    "images_convert", "detect_images", "detect_paper", "crops_cut", "explain_detections", "anatomy_locate",
-}  # fmt: skip
+OF_A_SHARD = {"images_convert", "crops_cut", "explain_detections", "anatomy_locate"}
+OF_A_BLOCK = {"detect_images", "detect_paper"}  # of one shard here
 UP_TO_CROPS = ("index", "labels", "images", "detect", "crops")
 # up to the plan, of the data set whose raw files changed
 UP_TO_PLAN = {"index_scan dataset=hospital", "labels_read dataset=hospital", "labels_patients", "labels_plan"}
@@ -95,6 +94,7 @@ def behind_a_negative(jobs, shard):
     return (
         READ_AGAIN
         | of(jobs, OF_A_SHARD, dataset="hospital", shard=shard)
+        | of(jobs, OF_A_BLOCK, dataset="hospital", block=shard)
         | of(jobs, {"labels_leakage", *FROM_CLASSIFIERS})
     )
 
@@ -249,6 +249,19 @@ def test_more_members_train_themselves_alone_and_what_comes_of_detectors_follows
     assert jobs == {f"{job}-1" for job in trained} | of(lab.all_jobs, FROM_DETECTORS - {"detect_train"})
 
 
+def test_shards_that_a_job_takes_together_are_judged_by_one_and_train_nothing(lab):
+    path = lab.directory / "study.yaml"
+    with put_back(path):
+        lab.configure(detect=yaml.safe_load(path.read_text())["detect"] | {"shards_per_job": 2})
+        jobs = lab.jobs("--dry-run")
+    single = of(lab.all_jobs, OF_A_BLOCK, dataset="hospital", block="other-000")
+    behind = [
+        of(lab.all_jobs, OF_A_SHARD - {"images_convert"}, dataset="hospital", shard=f"other-00{n}") for n in (0, 1)
+    ]
+    assert single
+    assert jobs == {f"{job}-001" for job in single} | behind[0] | behind[1] | of(lab.all_jobs, FROM_CLASSIFIERS)
+
+
 def test_another_round_of_mining_adds_its_own_jobs_and_the_report(lab):
     path = lab.directory / "study.yaml"
     with put_back(path):
@@ -258,7 +271,8 @@ def test_another_round_of_mining_adds_its_own_jobs_and_the_report(lab):
     for shard in ("annotated-000", "other-000", "other-001"):
         where = f"dataset=hospital,shard={shard}"
         own |= {f"mining_frames detector={miner},round={number},{where}" for number in (1, 2)}
-        own |= {f"{rule} detector={miner},round=2,{where}" for rule in ("mining_labels", "mining_detect")}
+        own |= {f"mining_labels detector={miner},round=2,{where}"}
+        own |= {f"mining_detect detector={miner},round=2,dataset=hospital,block={shard}"}
     own |= {f"mining_train detector={miner},round=2,fold={fold}" for fold in (0, 1)}
     assert jobs == own | {f"mining_thresholds detector={miner},round=2", "report_rounds"} | of(lab.all_jobs, REPORT)
 

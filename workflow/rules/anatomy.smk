@@ -3,7 +3,9 @@
 
 rule anatomy_locate:
     input:
-        detections="results/detect/{detector}/{dataset}/{shard}.tsv",
+        detections=lambda wildcards: detections_of(
+            wildcards, f"results/detect/{wildcards.detector}"
+        ),
         thresholds="results/detect/{detector}/thresholds.tsv",
         images="results/images/{dataset}/{shard}.tsv",
         index=ancient("results/index/{dataset}.tsv"),

@@ -78,8 +78,8 @@ rule classify_predict:
             f"results/crops/{wildcards.protocol}/{{dataset}}/{{shard}}.tsv",
             [wildcards.dataset],
         ),
-        detections=lambda wildcards: shards(
-            f"results/detect/{setting('crops', 'detector')}/{{dataset}}/{{shard}}.tsv",
+        detections=lambda wildcards: blocks(
+            f"results/detect/{setting('crops', 'detector')}/{{dataset}}/{{block}}.tsv",
             [wildcards.dataset],
         ),
         images=lambda wildcards: shards(

@@ -13,7 +13,7 @@ from mammoflow.config import (
 from mammoflow.diagnose.request import check_request
 from mammoflow.errors import MammoflowError
 from mammoflow.index.listing import listing_digest
-from mammoflow.labels.plan import planned_digest, shard_names
+from mammoflow.labels.plan import planned_digest, shard_blocks, shard_names
 from mammoflow.predict.request import check_frozen, requested
 from mammoflow.provenance import code_digest, file_sha256, text_digest
 
@@ -67,11 +67,17 @@ FAITHFULNESS = (
 # What the report shows. Where a diagnosed study lies is no part of it, and may carry a patient's name into the metadata
 REPORTED = {key: value for key, value in STUDY.items() if key not in ("study", "roots")}
 BY_NAME = {dataset["name"]: dataset for dataset in STUDY["datasets"]}
+# shards that a detection job takes together, by data set and by the block's name in its table's path
+BLOCKS = {
+    dataset["name"]: shard_blocks(dataset["shards"], STUDY["detect"]["shards_per_job"])
+    for dataset in STUDY["datasets"]
+}
 
 
 wildcard_constraints:
     dataset="|".join(DATASETS),
     shard=r"(annotated|other)-\d{3}",
+    block=r"(annotated|other)-\d{3}(-\d{3})?",
     detector=r"[a-z0-9._-]+",
     classifier=r"[a-z0-9._-]+",
     protocol="out_of_fold|paper",
@@ -90,6 +96,35 @@ def shards(pattern, datasets, group="", **wildcards):
     ]
 
 
+def blocks(pattern, datasets, group="", **wildcards):
+    """Expand `pattern` over the blocks of shards of `datasets`, as `shards` does over shards."""
+    return [
+        path
+        for dataset in datasets
+        for block in BLOCKS[dataset]
+        if block.startswith(group)
+        for path in expand(pattern, dataset=dataset, block=block, **wildcards)
+    ]
+
+
+def pictures_of_block(wildcards):
+    """Tables of pictures of the block's shards."""
+    shards = BLOCKS[wildcards.dataset][wildcards.block]
+    return expand(
+        "results/images/{dataset}/{shard}.tsv", dataset=wildcards.dataset, shard=shards
+    )
+
+
+def detections_of(wildcards, where):
+    """The table below `where` that holds the shard's detections: that of its block."""
+    of_shard = (
+        block
+        for block, inside in BLOCKS[wildcards.dataset].items()
+        if wildcards.shard in inside
+    )
+    return f"{where}/{wildcards.dataset}/{next(of_shard)}.tsv"
+
+
 def setting(*keys):
     """Value of the config at `keys`: what a rule puts in its params."""
     value = STUDY
@@ -99,11 +134,11 @@ def setting(*keys):
 
 
 def shared_setting(section):
-    """A section without the lists that its rules' wildcards come from: a model more retrains none of the others."""
+    """A section without what its rules' wildcards come from: a model more retrains none of the others."""
     return {
         key: value
         for key, value in setting(section).items()
-        if key not in ("architectures", "protocols")
+        if key not in ("architectures", "protocols", "shards_per_job")
     }
 
 
@@ -144,10 +179,18 @@ def plan(wildcards):
 
 
 def planned(kind):
-    """A params function: digest of what the plan gives the wildcards' shard (`images`: its files, `labels`: its frames)."""
-    return lambda wildcards: planned_digest(
-        plan(wildcards), kind, wildcards.dataset, wildcards.shard
-    )
+    """A params function: digest of what the plan gives the shard or each of the block (`images`: files, `labels`: frames)."""
+
+    def digests(wildcards):
+        block = wildcards.get("block")
+        shards = BLOCKS[wildcards.dataset][block] if block else [wildcards.shard]
+        found = [
+            planned_digest(plan(wildcards), kind, wildcards.dataset, shard)
+            for shard in shards
+        ]
+        return found if len(found) > 1 else found[0]
+
+    return digests
 
 
 def raw_files(wildcards):
@@ -194,16 +237,17 @@ def annotation_listing(*keys):
 
 def mined_detections(wildcards):
     """Out-of-fold detections, or, for the paper's protocol, those of its one model."""
-    where = "paper/" if wildcards.protocol == "paper" else ""
-    return f"results/detect/{setting('crops', 'detector')}/{where}{wildcards.dataset}/{wildcards.shard}.tsv"
+    where = "/paper" if wildcards.protocol == "paper" else ""
+    return detections_of(
+        wildcards, f"results/detect/{setting('crops', 'detector')}{where}"
+    )
 
 
-def round_file(wildcards, name):
-    """A file of a round of detectors; the first round is what `detect` gives."""
-    where = f"mining/{wildcards.detector}/round{wildcards.round}"
+def round_place(wildcards):
+    """Where a round's detections and thresholds lie; the first round is what `detect` gives."""
     if int(wildcards.round) == 1:
-        where = f"detect/{wildcards.detector}"
-    return f"results/{where}/{name.format(**dict(wildcards.items()))}"
+        return f"results/detect/{wildcards.detector}"
+    return f"results/mining/{wildcards.detector}/round{wildcards.round}"
 
 
 def pretraining():

@@ -78,15 +78,15 @@ rule detect_images:
             "results/detect/{{detector}}/fold{fold}/model.safetensors",
             fold=EVERY_MEMBER,
         ),
-        images="results/images/{dataset}/{shard}.tsv",
+        images=pictures_of_block,
         plan=ancient(plan),
         patients=ancient("results/labels/patients.tsv"),
     output:
-        detections="results/detect/{detector}/{dataset}/{shard}.tsv",
+        detections="results/detect/{detector}/{dataset}/{block}.tsv",
     log:
-        "results/logs/detect_images/{detector}/{dataset}/{shard}.log",
+        "results/logs/detect_images/{detector}/{dataset}/{block}.log",
     benchmark:
-        "results/benchmarks/detect_images/{detector}/{dataset}/{shard}.tsv"
+        "results/benchmarks/detect_images/{detector}/{dataset}/{block}.tsv"
     conda:
         environment("detect")
     threads: READERS
@@ -109,15 +109,15 @@ rule detect_paper:
         models=expand(
             "results/detect/{{detector}}/fold{fold}/model.safetensors", fold=MEMBERS[0]
         ),
-        images="results/images/{dataset}/{shard}.tsv",
+        images=pictures_of_block,
         plan=ancient(plan),
         patients=ancient("results/labels/patients.tsv"),
     output:
-        detections="results/detect/{detector}/paper/{dataset}/{shard}.tsv",
+        detections="results/detect/{detector}/paper/{dataset}/{block}.tsv",
     log:
-        "results/logs/detect_paper/{detector}/{dataset}/{shard}.log",
+        "results/logs/detect_paper/{detector}/{dataset}/{block}.log",
     benchmark:
-        "results/benchmarks/detect_paper/{detector}/{dataset}/{shard}.tsv"
+        "results/benchmarks/detect_paper/{detector}/{dataset}/{block}.tsv"
     conda:
         environment("detect")
     threads: READERS
@@ -136,8 +136,8 @@ rule detect_paper:
 
 rule detect_thresholds:
     input:
-        detections=shards(
-            "results/detect/{{detector}}/{dataset}/{shard}.tsv", INTERNAL, "annotated"
+        detections=blocks(
+            "results/detect/{{detector}}/{dataset}/{block}.tsv", INTERNAL, "annotated"
         ),
         tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
         lesions=ancient(

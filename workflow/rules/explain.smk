@@ -10,7 +10,9 @@ rule explain_detections:
             "results/detect/{{detector}}/fold{fold}/model.safetensors",
             fold=EVERY_MEMBER,
         ),
-        detections="results/detect/{detector}/{dataset}/{shard}.tsv",
+        detections=lambda wildcards: detections_of(
+            wildcards, f"results/detect/{wildcards.detector}"
+        ),
         images="results/images/{dataset}/{shard}.tsv",
     output:
         table="results/explain/detections/{detector}/{dataset}/{shard}.tsv",
@@ -107,8 +109,8 @@ rule explain_try_detector:
         models=expand(
             "results/detect/{{detector}}/fold{fold}/model.safetensors", fold=FOLDS
         ),
-        detections=shards(
-            "results/detect/{{detector}}/{dataset}/{shard}.tsv", INTERNAL, "annotated"
+        detections=blocks(
+            "results/detect/{{detector}}/{dataset}/{block}.tsv", INTERNAL, "annotated"
         ),
         images=shards("results/images/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
     output:

@@ -3,8 +3,8 @@
 
 rule mining_frames:
     input:
-        detections=lambda wildcards: round_file(wildcards, "{dataset}/{shard}.tsv"),
-        thresholds=lambda wildcards: round_file(wildcards, "thresholds.tsv"),
+        detections=lambda wildcards: detections_of(wildcards, round_place(wildcards)),
+        thresholds=lambda wildcards: f"{round_place(wildcards)}/thresholds.tsv",
         images="results/images/{dataset}/{shard}.tsv",
         plan=ancient(plan),
         patients=ancient("results/labels/patients.tsv"),
@@ -81,21 +81,21 @@ use rule detect_images as mining_detect with:
             "results/mining/{{detector}}/round{{round}}/fold{fold}/model.safetensors",
             fold=EVERY_MEMBER,
         ),
-        images="results/images/{dataset}/{shard}.tsv",
+        images=pictures_of_block,
         plan=ancient(plan),
         patients=ancient("results/labels/patients.tsv"),
     output:
-        detections="results/mining/{detector}/round{round}/{dataset}/{shard}.tsv",
+        detections="results/mining/{detector}/round{round}/{dataset}/{block}.tsv",
     log:
-        "results/logs/mining_detect/{detector}/round{round}/{dataset}/{shard}.log",
+        "results/logs/mining_detect/{detector}/round{round}/{dataset}/{block}.log",
     benchmark:
-        "results/benchmarks/mining_detect/{detector}/round{round}/{dataset}/{shard}.tsv"
+        "results/benchmarks/mining_detect/{detector}/round{round}/{dataset}/{block}.tsv"
 
 
 use rule detect_thresholds as mining_thresholds with:
     input:
-        detections=shards(
-            "results/mining/{{detector}}/round{{round}}/{dataset}/{shard}.tsv",
+        detections=blocks(
+            "results/mining/{{detector}}/round{{round}}/{dataset}/{block}.tsv",
             INTERNAL,
             "annotated",
         ),

@@ -9,8 +9,8 @@ STUDY_TABLES = {
     "densities": expand("results/labels/{dataset}/densities.tsv", dataset=DATASETS),
     "duplicates": "results/labels/duplicates.tsv",
     "images": shards("results/images/{dataset}/{shard}.tsv", DATASETS),
-    "detections": shards(
-        "results/detect/{detector}/{dataset}/{shard}.tsv", DATASETS, detector=DETECTORS
+    "detections": blocks(
+        "results/detect/{detector}/{dataset}/{block}.tsv", DATASETS, detector=DETECTORS
     ),
     "thresholds": expand(
         "results/detect/{detector}/thresholds.tsv", detector=DETECTORS
@@ -57,11 +57,11 @@ ROUND_TABLES = {
     for what, paths in (
         (
             "detections",
-            shards(
+            blocks(
                 (
-                    f"results/mining/{MINER}/round{number}/{{dataset}}/{{shard}}.tsv"
+                    f"results/mining/{MINER}/round{number}/{{dataset}}/{{block}}.tsv"
                     if number > 1
-                    else f"results/detect/{MINER}/{{dataset}}/{{shard}}.tsv"
+                    else f"results/detect/{MINER}/{{dataset}}/{{block}}.tsv"
                 ),
                 INTERNAL,
             ),

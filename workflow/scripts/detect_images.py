@@ -1,16 +1,16 @@
-from mammoflow.detect.shard import detect_shard
+from mammoflow.detect.shard import detect_shards
 from mammoflow.jobs import job
 
 if __name__ == "__main__":
     wildcards, models = snakemake.wildcards, snakemake.input.models
     with job(
         snakemake.log[0],
-        f"{snakemake.rule} {wildcards.detector} {wildcards.dataset} {wildcards.shard}",
+        f"{snakemake.rule} {wildcards.detector} {wildcards.dataset} {wildcards.block}",
         snakemake.output,
     ):
-        detect_shard(
+        detect_shards(
             models=[models] if isinstance(models, str) else list(models),
-            images=snakemake.input.images,
+            images=list(snakemake.input.images),
             patients=snakemake.input.patients,
             settings=snakemake.params.settings,
             device=snakemake.params.device,

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -81,11 +82,14 @@ def hospital(tmp_path, monkeypatch):
     return SimpleNamespace(root=tmp_path, rows=rows, patients=patients)
 
 
-def run(hospital, models, **changed):
+def run(hospital, models, shards=1, **changed):
+    """Detections of the six images, dealt to as many shards."""
     root, settings = hospital.root, SETTINGS | changed
-    tables.write(tables.IMAGES, tables.from_rows(tables.IMAGES, hospital.rows), root / "images.tsv")
+    images = [root / f"images{number}.tsv" for number in range(shards)]
+    for number, path in enumerate(images):
+        tables.write(tables.IMAGES, tables.from_rows(tables.IMAGES, hospital.rows[number::shards]), path)
     tables.write(tables.PATIENTS, tables.from_rows(tables.PATIENTS, hospital.patients), root / "patients.tsv")
-    shard.detect_shard(models, root / "images.tsv", root / "patients.tsv", settings, "cpu", 1, root / "detections.tsv")
+    shard.detect_shards(models, images, root / "patients.tsv", settings, "cpu", 1, root / "detections.tsv")
     return tables.read(tables.DETECTIONS, root / "detections.tsv")
 
 
@@ -96,6 +100,15 @@ def test_every_patient_is_judged_by_its_own_folds_model(hospital):
     assert found["held_out"].all()
     assert found.loc["image2", "model_digest"] == f"{2:016x}"
     assert found.loc["image5", "model_digest"] == "+".join(f"{fold:016x}" for fold in range(3))
+
+
+@pytest.mark.parametrize("rivals", [False, True])
+def test_batches_fill_across_shards_without_a_word_of_difference(hospital, monkeypatch, rivals):
+    one = run(hospital, ["0", "1", "2"], rivals=rivals)
+    sizes, judge = [], shard.judge_images
+    monkeypatch.setattr(shard, "judge_images", lambda *given: sizes.append(len(given[1])) or judge(*given))
+    pd.testing.assert_frame_equal(run(hospital, ["0", "1", "2"], shards=4, rivals=rivals), one)
+    assert sizes == [1, 2, 2, 1]  # of the external patient and of folds 0, 1 and 2: as many as there are
 
 
 def test_external_patient_gets_the_mean_of_all_models(hospital):

@@ -7,7 +7,7 @@ import pytest
 
 from mammoflow import tables
 from mammoflow.errors import DataError
-from mammoflow.labels.plan import make_plan, planned_digest, shard_names
+from mammoflow.labels.plan import make_plan, planned_digest, shard_blocks, shard_names
 
 HOSPITAL = {"name": "hospital", "shards": {"annotated": 1, "other": 3}}
 OUTSIDE = {"name": "outside", "shards": {"annotated": 0, "other": 2}}
@@ -118,6 +118,17 @@ def test_a_plan_without_the_shard_is_refused(tmp_path, content):
 
 def test_shard_names_are_counted_by_group():
     assert shard_names({"annotated": 2, "other": 1}) == ["annotated-000", "annotated-001", "other-000"]
+
+
+def test_blocks_hold_neighbouring_shards_of_one_group():
+    counts = {"annotated": 1, "other": 5}
+    assert shard_blocks(counts, 2) == {
+        "annotated-000": ["annotated-000"],
+        "other-000-001": ["other-000", "other-001"],
+        "other-002-003": ["other-002", "other-003"],
+        "other-004": ["other-004"],
+    }
+    assert shard_blocks(counts, 1) == {name: [name] for name in shard_names(counts)}
 
 
 def test_parsing_the_workflow_imports_nothing_heavy():

@@ -31,7 +31,8 @@ def locate_shard(
 
     Parameters
     ----------
-    detections_path, thresholds_path, images_path, index_path : tables of those names; the index is the data set's.
+    detections_path, thresholds_path, images_path, index_path : tables of those names; the first may hold other shards'
+        detections as well, the index is the data set's.
     settings : ``anatomy`` of config.yaml.
     table_path : table to write.
 
@@ -40,10 +41,11 @@ def locate_shard(
     DataError
         A detection's image or its fold's threshold is missing, or a picture can't be read.
     """
+    detections, images = tables.read(tables.DETECTIONS, detections_path), tables.read(tables.IMAGES, images_path)
     table = locate(
-        tables.read(tables.DETECTIONS, detections_path),
+        detections[detections["image_id"].isin(images["image_id"])],
         tables.read(tables.THRESHOLDS, thresholds_path),
-        tables.read(tables.IMAGES, images_path),
+        images,
         tables.read(tables.INDEX, index_path),
         settings,
     )

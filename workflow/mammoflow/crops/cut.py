@@ -54,7 +54,8 @@ def cut_shard(
     Parameters
     ----------
     protocol : ``out_of_fold`` or ``paper``.
-    detections, images : tables of `mammoflow.tables.DETECTIONS` and `mammoflow.tables.IMAGES` of the shard.
+    detections : table of `mammoflow.tables.DETECTIONS` of the shard and possibly others.
+    images : table of `mammoflow.tables.IMAGES` of the shard.
     thresholds : table of `mammoflow.tables.THRESHOLDS`.
     index : table of `mammoflow.tables.INDEX` of the data set, for the pixel spacing.
     lesions : table of `mammoflow.tables.LESIONS` of the data set.

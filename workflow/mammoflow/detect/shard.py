@@ -1,4 +1,4 @@
-"""Detections of one shard: every picture is judged by a model that never saw its patient."""
+"""Detections of shards: every picture is judged by a model that never saw its patient."""
 
 import logging
 from collections import deque
@@ -47,16 +47,18 @@ class Judge:
         return "+".join(detector.digest for detector in self.detectors)
 
 
-def detect_shard(
+def detect_shards(
     models: list[str] | list[Path],
-    images: str | Path,
+    images: list[str] | list[Path],
     patients: str | Path,
     settings: dict[str, Any],
     device: str,
     threads: int,
     detections: str | Path,
 ) -> None:
-    """Frame the pictures of a shard and write the detections in pixels of the stored images.
+    """Frame the pictures of one or several shards and write the detections in pixels of the stored images.
+
+    All pictures of one judge go through it as one stream, so that batches fill across shards and patients.
 
     With the models of all folds, each patient is judged by the model of its own fold, which never saw it, and an
     external patient by all of them, merged. With those of a single fold (the paper's protocol) everybody is judged by
@@ -65,7 +67,7 @@ def detect_shard(
     Parameters
     ----------
     models : safetensors files in the order of folds, as many of each, or those of a single fold.
-    images : table of `mammoflow.tables.IMAGES`.
+    images : tables of `mammoflow.tables.IMAGES`, of one data set.
     patients : table of `mammoflow.tables.PATIENTS`.
     settings : section `detect` of the config.
     device : ``cpu`` or ``cuda``.
@@ -82,7 +84,7 @@ def detect_shard(
     torch.set_num_threads(threads)
     detectors = [load_detector(path, device) for path in models]
     check_folds(detectors, models)
-    table = tables.read(tables.IMAGES, images)
+    table = tables.read_all(tables.IMAGES, images)
     table = table[table["status"] == "ok"]
     check = [read_picture(path) for path in table["train_png"].iloc[:CHECKED]]
     detectors = [with_backend(one, settings["backend"], threads, check, settings) for one in detectors]

@@ -14,7 +14,7 @@ from mammoflow.anatomy import locate_shard
 from mammoflow.classify import load_classifier, mean_scores
 from mammoflow.classify.model import read_record
 from mammoflow.crops import crop_box, crop_side, cut, pixel_spacings, read_source
-from mammoflow.detect.shard import detect_shard
+from mammoflow.detect.shard import detect_shards
 from mammoflow.diagnose.findings import describe, write_findings
 from mammoflow.diagnose.overlays import draw_overlays
 from mammoflow.diagnose.request import check_request
@@ -99,9 +99,9 @@ def _index(dataset: dict[str, Any], settings: dict[str, Any], work: Path) -> pd.
 
 def _findings(models: Models, images: pd.DataFrame, settings: dict[str, Any], threads: int, work: Path) -> pd.DataFrame:
     """Detect lesions above the threshold of external images, place them and give their probability of malignant."""
-    detect_shard(
+    detect_shards(
         models=[str(path) for path in models.detectors],
-        images=work / "images.tsv",
+        images=[work / "images.tsv"],
         patients=work / "patients.tsv",
         settings=settings["detect"],
         device=settings["device"],

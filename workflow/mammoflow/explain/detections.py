@@ -289,7 +289,7 @@ def explain_detections_shard(
     Parameters
     ----------
     models : detectors in the order of folds.
-    detections : table of `mammoflow.tables.DETECTIONS`, possibly empty.
+    detections : table of `mammoflow.tables.DETECTIONS`, possibly empty; those of other shards' images are passed over.
     images : the shard's table of `mammoflow.tables.IMAGES`.
     settings : section `explain` of the config.
     device : ``cpu`` or ``cuda``.
@@ -300,14 +300,13 @@ def explain_detections_shard(
     Raises
     ------
     DataError
-        Detections don't belong to these models or pictures.
+        Detections don't belong to these models.
     """
     torch.set_num_threads(threads)
-    chosen = choose_detections(tables.read(tables.DETECTIONS, detections), settings["detections_per_shard"])
     pictures = tables.read(tables.IMAGES, images).set_index("image_id")
-    missing = sorted(set(chosen["image_id"]) - set(pictures.index))
-    if missing:
-        raise DataError(f"{detections}: image {missing[0]} isn't in {images}; remove both tables to make them again")
+    every = tables.read(tables.DETECTIONS, detections)
+    own = every[every["image_id"].isin(pictures.index)]
+    chosen = choose_detections(own, settings["detections_per_shard"])
     found = _explained(chosen, pictures, models, settings, device) if len(chosen) else ()
     log.info("%d maps of %d detections", write_maps(found, table, maps), len(chosen))
 

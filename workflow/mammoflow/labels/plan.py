@@ -54,6 +54,21 @@ def shard_names(counts: dict[str, int]) -> list[str]:
     return [f"{group}-{number:03d}" for group in ("annotated", "other") for number in range(counts[group])]
 
 
+def shard_blocks(counts: dict[str, int], size: int) -> dict[str, list[str]]:
+    """Up to `size` neighbouring shards of one group together, which one detection job takes.
+
+    A block is named by its first and last shard (``other-000-003``), one of a single shard as that shard is.
+    """
+    blocks = {}
+    for group in ("annotated", "other"):
+        names = [name for name in shard_names(counts) if name.startswith(group)]
+        for first in range(0, len(names), size):
+            inside = names[first : first + size]
+            last = inside[-1].removeprefix(group)
+            blocks[inside[0] + last if len(inside) > 1 else inside[0]] = inside
+    return blocks
+
+
 def make_plan(
     datasets: list[dict[str, Any]],
     index: pd.DataFrame,

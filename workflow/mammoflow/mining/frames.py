@@ -21,7 +21,7 @@ def accept_frames(
 
     Parameters
     ----------
-    detections : table of `mammoflow.tables.DETECTIONS` of the shard, of one round, out of fold.
+    detections : table of `mammoflow.tables.DETECTIONS` of the shard and possibly others, of one round, out of fold.
     thresholds : table of `mammoflow.tables.THRESHOLDS` of that round.
     images, patients : tables of `mammoflow.tables.IMAGES` and `mammoflow.tables.PATIENTS`.
     settings : section `crops` of the config.

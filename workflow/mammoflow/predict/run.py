@@ -12,7 +12,7 @@ import pandas as pd
 from mammoflow import tables
 from mammoflow.classify import predict_table, score_frames
 from mammoflow.crops import cut_shard
-from mammoflow.detect.shard import detect_shard
+from mammoflow.detect.shard import detect_shards
 from mammoflow.files import write_text
 from mammoflow.labels.density import read_densities
 from mammoflow.labels.readers import read_truth
@@ -143,9 +143,9 @@ def _judge(frozen: Frozen, settings: dict[str, Any], threads: int, work: Path) -
     """Detect by every detector; cut and score what the mined one found."""
     for detector, models in frozen.detectors.items():
         log.info("detecting by %s", detector)
-        detect_shard(
+        detect_shards(
             models=models,
-            images=work / "images.tsv",
+            images=[work / "images.tsv"],
             patients=work / "patients.tsv",
             settings=settings["detect"],
             device=settings["device"],
