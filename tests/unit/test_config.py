@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import yaml
+from snakemake.utils import update_config
 
 from mammoflow import config
 from mammoflow.errors import ConfigError
@@ -39,9 +40,14 @@ WRONG = [
     ("detect.image_size", 300, r"multiple of 32"),
     ("detect.weights", {"path": "w.safetensors"}, r"detect\.weights.*sha256"),
     ("detect.weights", {"path": "none.safetensors", "sha256": "0" * 64}, r"none\.safetensors is no file"),
-    ("sweep.grid", {"epoch": [1]}, r"`epoch` is no setting of section detect; known: .*epochs"),
-    ("sweep.grid", {"augment.fliplr": [0, 2]}, r"sweep\.grid\.augment\.fliplr: .*is 2, expected at most 1"),
-    ("sweep.grid", {"pretrain": [None]}, r"`pretrain`, which counts in the pretraining, once for all points"),
+    ("sweep.grid", [{"epoch": [1]}], r"`epoch` is no setting of section detect; known: .*epochs"),
+    ("sweep.grid", [{"augment.fliplr": [0, 2]}], r"sweep\.grid\.augment\.fliplr: .*is 2, expected at most 1"),
+    ("sweep.grid", [{"pretrain": [None]}], r"`pretrain`, which counts in the pretraining, once for all points"),
+    ("sweep.grid", {"epochs": [1]}, r"sweep\.grid"),
+    ("sweep_classifiers.grid", [{"epochs": [1], "epoch": [1]}], r"`epoch` is no setting of section classify"),
+    ("sweep_classifiers.grid", [{"ema": [0, 1]}], r"sweep_classifiers\.grid\.ema: "),
+    ("sweep_classifiers.folds", [3], r"sweep_classifiers\.folds holds 3, but labels\.folds is 3"),
+    ("sweep_classifiers.protocol", "paper", r"protocol is `paper`, expected one of crops\.protocols: out_of_fold"),
     ("sweep.folds", [3], r"sweep\.folds holds 3, but labels\.folds is 3"),
     (
         "detect.weights",
@@ -88,11 +94,22 @@ def test_a_wrong_setting_gives_one_message_that_names_it(shipped, key, value, me
 
 
 def test_a_sweep_of_weights_that_pretraining_replaces_is_refused(shipped):
-    shipped["sweep"]["grid"] = {"weights": [None]}
+    shipped["sweep"]["grid"] = [{"weights": [None]}]
+    shipped["sweep_classifiers"]["grid"] = [{"ema": [0.5]}, {"crop_size": [64, 96]}]
     config.check_config(shipped)
+    shipped["classify"]["pretrain"] = {"phantom": {"crops": 8, "epochs": 1, "tissue_share": 0.4}}
+    with pytest.raises(ConfigError, match=r"sweep_classifiers\.grid holds `crop_size`"):
+        config.check_config(shipped)
     shipped["detect"]["pretrain"] = {"phantom": {"images": 8, "epochs": 1}}
     with pytest.raises(ConfigError, match=r"sweep\.grid holds `weights`"):
         config.check_config(shipped)
+
+
+def test_a_studys_own_grid_replaces_the_shipped_one(shipped, root):
+    own = yaml.safe_load((root / "workflow/studies/mias.yaml").read_text("utf-8"))["sweep"]
+    update_config(shipped, {"sweep": own})  # as snakemake lays one config file over another
+    assert config.sweep_points(shipped["sweep"]) == config.sweep_points(own)
+    assert len(config.sweep_points(own)) == 4
 
 
 def test_a_missing_directory_is_named(shipped, tmp_path):

@@ -262,6 +262,17 @@ def test_shards_that_a_job_takes_together_are_judged_by_one_and_train_nothing(la
     assert jobs == {f"{job}-001" for job in single} | behind[0] | behind[1] | of(lab.all_jobs, FROM_CLASSIFIERS)
 
 
+def test_sweeps_train_models_of_their_own_alone(lab):
+    jobs = lab.jobs("sweep", "sweep_classifiers", "--dry-run")
+    points = range(4)  # of the shipped grids
+    assert jobs == {
+        "sweep",
+        "sweep_classifiers",
+        *(f"sweep_train point={point},fold=0,repeat=0,part={part}" for point in points for part in range(3)),
+        *(f"sweep_classifier point={point},fold=0,repeat={repeat}" for point in points for repeat in range(2)),
+    }
+
+
 def test_another_round_of_mining_adds_its_own_jobs_and_the_report(lab):
     path = lab.directory / "study.yaml"
     with put_back(path):

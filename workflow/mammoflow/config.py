@@ -61,7 +61,7 @@ def check_config(config: dict[str, Any]) -> dict[str, Any]:
     for number, dataset in enumerate(study["datasets"]):
         _check_dataset(dataset, f"datasets[{number}] ({dataset['name']})", study["labels"]["folds"])
     _check_models(study)
-    _check_sweep(study)
+    _check_sweeps(study)
     return study
 
 
@@ -141,8 +141,8 @@ def _unset(path: str) -> bool:
     return re.search(r"\$\{?\w+", os.path.expandvars(path)) is not None
 
 
-def overlay(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of nested settings with values laid over them; a dot in a key goes one level down.
+def overlay(settings: dict[str, Any], values: dict[str, Any], section: str = "detect") -> dict[str, Any]:
+    """Return a copy of a section's nested settings with values laid over them; a dot in a key goes one level down.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def overlay(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
             node = node.get(section, {})
         if not isinstance(node, dict) or last not in node:
             raise ConfigError(
-                f"config: sweep.grid: `{key}` is no setting of section detect; known: {', '.join(settings)}"
+                f"config: the grid of a sweep: `{key}` is no setting of section {section}; known: {', '.join(settings)}"
             )
         node[last] = value
     return changed
@@ -169,35 +169,74 @@ def weights_for(weights: dict[str, Any] | None, architecture: str) -> dict[str, 
 
 
 def sweep_points(sweep: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return every combination of the values of the sweep's grid, the last key changing fastest."""
-    grid = sweep["grid"]
-    return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    """Return every combination of the values of each of the sweep's grids, the last key changing fastest."""
+    return [dict(zip(grid, values, strict=True)) for grid in sweep["grid"] for values in product(*grid.values())]
 
 
 def sweep_settings(settings: dict[str, Any], sweep: dict[str, Any], point: int) -> dict[str, Any]:
-    """Return section `detect` with the values of a point of the sweep laid over it."""
+    """Return a section (`detect` or `classify`) with the values of a point of its sweep laid over it."""
     return overlay(settings, sweep_points(sweep)[point])
 
 
-def _check_sweep(study: dict[str, Any]) -> None:
-    """Refuse a grid whose values the schema refuses, before any of its trainings starts."""
-    sweep, folds = study["sweep"], study["labels"]["folds"]
-    if max(sweep["folds"]) >= folds:
-        raise ConfigError(
-            f"config: sweep.folds holds {max(sweep['folds'])}, but labels.folds is {folds}; take lower ones"
-        )
-    for key, values in sweep["grid"].items():
-        setting = key.partition(".")[0]
-        if setting == "pretrain" or (setting == "weights" and study["detect"]["pretrain"]):
+def sweep_rows(
+    sweep: dict[str, Any], figure: str, found: dict[int, tuple[list[float], dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Rows of a sweep's table, best first.
+
+    Parameters
+    ----------
+    sweep : section of the sweep.
+    figure : name of the column to rank by.
+    found : of each point the figure in each fold and from each seed, and further columns.
+    """
+    rows = [
+        {
+            "point": point,
+            "settings": ", ".join(f"{key}={value}" for key, value in values.items()),
+            figure: sum(found[point][0]) / len(found[point][0]),
+            "lowest": min(found[point][0]),
+            "highest": max(found[point][0]),
+            **found[point][1],
+        }
+        for point, values in enumerate(sweep_points(sweep))
+    ]
+    return sorted(rows, key=lambda row: (-row[figure], row["point"]))
+
+
+# settings that count in the pretraining, which is made once for all points of a sweep: with it none may be in a grid
+PRETRAINED = {"detect": ("weights",), "classify": ("weights", "crop_size")}
+
+
+def _check_sweeps(study: dict[str, Any]) -> None:
+    """Refuse grids whose values the schema refuses, before any of their trainings starts."""
+    folds = study["labels"]["folds"]
+    for name, stage in (("sweep", "detect"), ("sweep_classifiers", "classify")):
+        sweep = study[name]
+        if max(sweep["folds"]) >= folds:
             raise ConfigError(
-                f"config: sweep.grid holds `{setting}`, which counts in the pretraining, once for all points; expected "
-                "other settings of section detect: run the sweep once with each detect.pretrain and detect.weights"
+                f"config: {name}.folds holds {max(sweep['folds'])}, but labels.folds is {folds}; take lower ones"
             )
-        for value in values:
-            section = overlay(study["detect"], {key: value})
-            error = best_match(Draft202012Validator(schema()).iter_errors(study | {"detect": section}))
-            if error is not None:
-                raise ConfigError(f"config: sweep.grid.{key}: {_describe(error)}")
+        for key, values in (item for grid in sweep["grid"] for item in grid.items()):
+            _check_values(study, name, stage, key, values)
+    wanted, known = study["sweep_classifiers"]["protocol"], study["crops"]["protocols"]
+    if wanted not in known:
+        raise ConfigError(
+            f"config: sweep_classifiers.protocol is `{wanted}`, expected one of crops.protocols: {', '.join(known)}"
+        )
+
+
+def _check_values(study: dict[str, Any], name: str, stage: str, key: str, values: list[Any]) -> None:
+    setting = key.partition(".")[0]
+    if setting == "pretrain" or (setting in PRETRAINED[stage] and study[stage]["pretrain"]):
+        raise ConfigError(
+            f"config: {name}.grid holds `{setting}`, which counts in the pretraining, once for all points; expected "
+            f"other settings of section {stage}: run the sweep once with each {stage}.pretrain and {stage}.{setting}"
+        )
+    for value in values:
+        section = overlay(study[stage], {key: value}, stage)
+        error = best_match(Draft202012Validator(schema()).iter_errors(study | {stage: section}))
+        if error is not None:
+            raise ConfigError(f"config: {name}.grid.{key}: {_describe(error)}")
 
 
 def expand(path: str, setting: str) -> str:
@@ -316,7 +355,8 @@ def _check_models(study: dict[str, Any]) -> None:
         raise ConfigError("config: classify.weights has no path; give a file's: only detect.weights may be a url")
     for stage in ("detect", "classify"):
         weights = study[stage]["weights"]
-        known = {*study[stage]["architectures"], *([study["sweep"]["detector"]] if stage == "detect" else [])}
+        swept = study["sweep"]["detector"] if stage == "detect" else study["sweep_classifiers"]["classifier"]
+        known = {*study[stage]["architectures"], swept}
         if weights and (strangers := sorted(set(weights.get("architectures", [])) - known)):
             raise ConfigError(
                 f"config: {stage}.weights.architectures names {strangers[0]}, which is not trained; "

@@ -307,13 +307,26 @@ SWEEP = _schema(
         "point": _int("number of the combination", 0),
         "settings": _text("values of the grid's keys"),
         "sensitivity": _float(
-            "on the parts put apart, mean over the report's false positives per image and folds", 0, 1
+            "on the parts put apart, mean over the report's false positives per image, folds and seeds", 0, 1
         ),
-        "lowest": _float("lowest of the folds", 0, 1),
-        "highest": _float("highest of the folds", 0, 1),
-        "at_half": _float("sensitivity at 0.5 false positives per image, mean over folds", 0, 1),
-        "lesions": _int("lesions that were to be found", 0),
-        "images": _int("images judged", 1),
+        "lowest": _float("lowest of the folds and seeds", 0, 1),
+        "highest": _float("highest of the folds and seeds", 0, 1),
+        "at_half": _float("sensitivity at 0.5 false positives per image, mean over folds and seeds", 0, 1),
+        "lesions": _int("lesions that were to be found, in all folds and from all seeds", 0),
+        "images": _int("images judged, likewise", 1),
+    },
+)
+
+SWEEP_CLASSIFIERS = _schema(
+    "sweep_classifiers",
+    {
+        "point": _int("number of the combination", 0),
+        "settings": _text("values of the grid's keys"),
+        "auc": _float("on the parts put apart, each at the epoch the others choose, mean over folds and seeds", 0, 1),
+        "lowest": _float("lowest of the folds and seeds", 0, 1),
+        "highest": _float("highest of the folds and seeds", 0, 1),
+        "crops": _int("crops judged, in all folds and from all seeds", 2),
+        "malignant": _int("malignant ones among them", 1),
     },
 )
 
@@ -522,6 +535,7 @@ ALL = {
         DETECTIONS,
         THRESHOLDS,
         SWEEP,
+        SWEEP_CLASSIFIERS,
         CURVE,
         SCREENED,
         CROPS,

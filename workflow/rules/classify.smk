@@ -112,3 +112,75 @@ rule classify_predict:
         code=code_digest("classify"),
     script:
         "../scripts/classify_predict.py"
+
+
+rule sweep_classifier:
+    input:
+        unpack(start_of_training),
+        crops=shards(
+            f"results/crops/{setting('sweep_classifiers', 'protocol')}/{{dataset}}/{{shard}}.tsv",
+            INTERNAL,
+        ),
+        duplicates="results/labels/duplicates.tsv",
+    output:
+        judged="results/sweep_classifiers/{point}/fold{fold}/seed{repeat}.json",
+    log:
+        "results/logs/sweep_classifier/{point}/fold{fold}/seed{repeat}.log",
+    benchmark:
+        "results/benchmarks/sweep_classifier/{point}/fold{fold}/seed{repeat}.tsv"
+    wildcard_constraints:
+        point=r"\d+",
+        repeat=r"\d+",
+    conda:
+        environment("classify")
+    threads: setting("classify", "threads")
+    resources:
+        mem_mb=grows(
+            training_mb(
+                setting("classify", "crop_size"),
+                setting("classify", "batch"),
+                224,
+                150,
+            )
+        ),
+        runtime=grows(720),
+        gpu=GPU,
+    params:
+        settings=lambda wildcards: sweep_settings(
+            shared_setting("classify"),
+            setting("sweep_classifiers"),
+            int(wildcards.point),
+        ),
+        architecture=setting("sweep_classifiers", "classifier"),
+        device=setting("device"),
+        seed=setting("seed"),
+        code=code_digest("classify"),
+    script:
+        "../scripts/sweep_classifier.py"
+
+
+rule sweep_classifiers:
+    input:
+        judged=expand(
+            "results/sweep_classifiers/{point}/fold{fold}/seed{repeat}.json",
+            point=range(len(sweep_points(setting("sweep_classifiers")))),
+            fold=setting("sweep_classifiers", "folds"),
+            repeat=range(setting("sweep_classifiers", "seeds")),
+        ),
+    output:
+        table="results/sweep_classifiers/table.tsv",
+    log:
+        "results/logs/sweep_classifiers.log",
+    benchmark:
+        "results/benchmarks/sweep_classifiers.tsv"
+    conda:
+        environment("classify")
+    threads: 1
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(30),
+    params:
+        sweep=setting("sweep_classifiers"),
+        code=code_digest("classify"),
+    script:
+        "../scripts/sweep_classifiers.py"

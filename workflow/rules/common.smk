@@ -280,9 +280,9 @@ def start_of_detector(wildcards):
 
 def start_of_training(wildcards):
     """The pretrained classifier, where pretraining is asked for."""
-    path = "results/classify/pretrained/{classifier}/model.safetensors"
+    name = wildcards.get("classifier", setting("sweep_classifiers", "classifier"))
     return (
-        {"start": path.format(classifier=wildcards.classifier)}
+        {"start": f"results/classify/pretrained/{name}/model.safetensors"}
         if setting("classify", "pretrain")
         else {}
     )

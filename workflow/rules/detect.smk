@@ -170,14 +170,15 @@ rule sweep_train:
         tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, LEARNED),
         images=shards("results/images/{dataset}/{shard}.tsv", INTERNAL, LEARNED),
     output:
-        judged="results/sweep/{point}/fold{fold}/part{part}.json",
-        models=directory("results/sweep/{point}/fold{fold}/part{part}"),
+        judged="results/sweep/{point}/fold{fold}/seed{repeat}/part{part}.json",
+        models=directory("results/sweep/{point}/fold{fold}/seed{repeat}/part{part}"),
     log:
-        "results/logs/sweep_train/{point}/fold{fold}/part{part}.log",
+        "results/logs/sweep_train/{point}/fold{fold}/seed{repeat}/part{part}.log",
     benchmark:
-        "results/benchmarks/sweep_train/{point}/fold{fold}/part{part}.tsv"
+        "results/benchmarks/sweep_train/{point}/fold{fold}/seed{repeat}/part{part}.tsv"
     wildcard_constraints:
         point=r"\d+",
+        repeat=r"\d+",
         part=r"\d+",
     conda:
         environment("detect")
@@ -205,9 +206,10 @@ rule sweep_train:
 rule sweep:
     input:
         judged=expand(
-            "results/sweep/{point}/fold{fold}/part{part}.json",
+            "results/sweep/{point}/fold{fold}/seed{repeat}/part{part}.json",
             point=range(len(sweep_points(setting("sweep")))),
             fold=setting("sweep", "folds"),
+            repeat=range(setting("sweep", "seeds")),
             part=range(setting("sweep", "parts")),
         ),
     output:

@@ -12,7 +12,7 @@ if __name__ == "__main__":
             parts=snakemake.params.parts,
             settings=snakemake.params.settings,
             match=snakemake.params.match,
-            seed=snakemake.params.seed,
+            seed=snakemake.params.seed + int(snakemake.wildcards.repeat) * snakemake.params.settings["members"],
             device=snakemake.params.device,
             directory=snakemake.output.models,
             judged=snakemake.output.judged,

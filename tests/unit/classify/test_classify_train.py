@@ -47,12 +47,12 @@ def test_curve_by_hand():
     # pairs in order: 2 of 2, then 0, then 2 of the first part; 1, 3, 3 of 4 of the second
     first = inner_of([1, 0, 0], (3, 1, 2), (0, 1, 2), (3, 1, 2))
     second = inner_of([1, 1, 0, 0], (1, 2, 1.5, 3), (1, 4, 0, 3), (1, 4, 0, 3))
-    curve = training._curve([first, second], 3)
+    curve = training.curve_of([first, second], 3)
     assert curve["validation_auc"].tolist() == pytest.approx([3 / 6, 3 / 6, 5 / 6])
     assert curve["smoothed_auc"].tolist() == pytest.approx([3 / 6, 11 / 18, 4 / 6])
     assert curve["seconds"].tolist() == [4.0, 4.0, 4.0]
     # logits of nothing: both classes cost log(2), however many crops each has
-    unsure = training._curve([inner_of([1, 0, 0], (0, 0, 0))], 1)
+    unsure = training.curve_of([inner_of([1, 0, 0], (0, 0, 0))], 1)
     assert unsure["validation_loss"][0] == pytest.approx(np.log(2))
     assert unsure["validation_auc"][0] == 0.5
 

@@ -14,7 +14,8 @@ SWEEP = {
     "detector": "yolov5n",
     "folds": [0, 2],
     "parts": 2,
-    "grid": {"learning_rate": [0.1, 0.2], "augment.fliplr": [0, 1]},
+    "seeds": 1,
+    "grid": [{"learning_rate": [0.1, 0.2], "augment.fliplr": [0, 1]}],
 }
 
 
@@ -38,8 +39,9 @@ def test_points_are_ranked_by_their_mean_sensitivity_over_rates_and_folds(tmp_pa
     high, low = judged([0.9, 0.5], [0.6]), judged([0.4], [0.3, 0.1])
     files = {}
     for point, fold in ((p, f) for p in range(4) for f in (0, 2)):
-        files[point, fold] = [tmp_path / f"{point}-{fold}-{part}.json" for part in (0, 1)]
-        for path, values in zip(files[point, fold], (high, low), strict=True):
+        parts = [tmp_path / f"{point}-{fold}-{part}.json" for part in (0, 1)]
+        files.setdefault(point, []).append(parts)
+        for path, values in zip(parts, (high, low), strict=True):
             path.write_text(json.dumps(judged([], [0.2]) if (point, fold) == (3, 0) else values))
     rank(files, SWEEP, [0.05, 0.1], tmp_path / "table.tsv")
     table = tables.read(tables.SWEEP, tmp_path / "table.tsv")

@@ -229,12 +229,13 @@ def train_classifier(
         return
     whole = load_part(rows, settings["crop_size"])
     recipe = Recipe(architecture, settings, device, start)
-    record = _record(recipe, fold, seed, whole)
+    record = run_record(recipe, fold, seed, whole)
     work = Path(model_path).parent.with_name(f"{Path(model_path).parent.name}.work")
     kept = work / record["run_digest"]
     with reproducible(settings["threads"], device):
-        curve, fitted = _cross_fit(recipe, fold, seed, whole, kept)
+        inner, curve = cross_validate(recipe, fold, seed, whole, kept)
         chosen = best_epoch(curve)
+        fitted = _calibrate(inner, chosen, whole)
         log.info("%d epochs for the classifier itself, on all %d crops", chosen + 1, len(whole))
         nothing = whole.of(np.zeros(len(whole), bool))
         final = Training(recipe, (seed, fold, WHOLE), whole, nothing, kept / "whole.pt")
@@ -248,10 +249,21 @@ def train_classifier(
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _cross_fit(
+def cross_validate(
     recipe: Recipe, fold: int, seed: int, whole: Part, kept: Path
-) -> tuple[pd.DataFrame, calibration.Calibration]:
-    """Train on all but one inner part at a time; return the validation curve, and the calibration at its best epoch."""
+) -> tuple[list[Training], pd.DataFrame]:
+    """Train on all but one inner part at a time, until the validation curve no longer grows.
+
+    Parameters
+    ----------
+    recipe, fold, seed : as of `train_classifier`.
+    whole : all training crops, both labels present.
+    kept : directory for the states, which a killed call goes on from.
+
+    Returns
+    -------
+    The trainings, each with its validation part (none where patients are too few), and their curve (`curve_of`).
+    """
     settings = recipe.settings
     parts = inner_parts(whole, settings["validation_folds"], seed)
     inner = [
@@ -259,12 +271,12 @@ def _cross_fit(
         for number, part in enumerate(parts, start=1)
     ]
     epochs = settings["epochs"]
-    curve = _curve(inner, 0 if inner else epochs)
+    curve = curve_of(inner, 0 if inner else epochs)
     # In step with each other, so that all stop at once; after a kill some may be ahead of the others.
     while not finished(curve, epochs, settings["patience"]):
         for training in inner:
             training.go_on(len(curve) + 1)
-        curve = _curve(inner, len(curve) + 1)
+        curve = curve_of(inner, len(curve) + 1)
         log.info(
             "epoch %d/%d: loss %.3f, validation AUC %.3f (smoothed %.3f, best %.3f), at most %.0f s left",
             len(curve), epochs, *curve[["training_loss", "validation_auc", "smoothed_auc"]].iloc[-1],
@@ -272,10 +284,10 @@ def _cross_fit(
         )  # fmt: skip
     for training in inner:
         training.keep()
-    return curve, _calibrate(inner, best_epoch(curve), whole)
+    return inner, curve
 
 
-def _curve(inner: Sequence[Training], epochs: int) -> pd.DataFrame:
+def curve_of(inner: Sequence[Training], epochs: int) -> pd.DataFrame:
     """One row an epoch: means over the `inner` trainings, and the validation figures smoothed over neighbours.
 
     The AUC compares crops judged by one model only: it is the share of all pairs within the parts that stand in
@@ -292,13 +304,13 @@ def _curve(inner: Sequence[Training], epochs: int) -> pd.DataFrame:
 
 def _mean_row(inner: Sequence[Training], epoch: int) -> list[float]:
     here = [training.state.history[epoch] for training in inner]
-    pairs, judged = zip(*(_judge(training, epoch) for training in inner), strict=True)
+    pairs, judged = zip(*(judge(training, epoch) for training in inner), strict=True)
     auc, loss = np.average(judged, axis=0, weights=pairs)
     losses, seconds = ([row[name] for row in here] for name in ("training_loss", "seconds"))
     return [here[0]["learning_rate"], float(np.mean(losses)), loss, auc, sum(seconds)]
 
 
-def _judge(training: Training, epoch: int) -> tuple[int, tuple[float, float]]:
+def judge(training: Training, epoch: int) -> tuple[int, tuple[float, float]]:
     """Pairs of a malignant and a benign crop in a training's validation part, and AUC and loss after an epoch."""
     labels, margins = training.validation.labels, np.array(training.state.history[epoch]["margins"])
     each = [calibration.log_loss(margins[labels == label], labels[labels == label]) for label in (0, 1)]
@@ -333,7 +345,7 @@ def _write_untrained(
     write_text(history_path, "epoch\n")
 
 
-def _record(recipe: Recipe, fold: int, seed: int, whole: Part) -> dict[str, Any]:
+def run_record(recipe: Recipe, fold: int, seed: int, whole: Part) -> dict[str, Any]:
     """Return what the model file says of itself; its ``run_digest`` names the run by everything that decides it."""
     # Another list of architectures changes nothing for this one.
     own = {key: value for key, value in recipe.settings.items() if key != "architectures"}

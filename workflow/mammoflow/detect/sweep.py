@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mammoflow import boxes, tables
 from mammoflow.boxes import Boxes
-from mammoflow.config import sweep_points
+from mammoflow.config import sweep_points, sweep_rows
 from mammoflow.detect.model import load_detector
 from mammoflow.detect.rivals import weigh
 from mammoflow.detect.shard import Judge, judge_images, mirrored, read_picture
@@ -139,7 +139,7 @@ def _framed(file: str, height: int, width: int) -> NDArray[np.float64]:
 
 
 def rank(
-    judged: dict[tuple[int, int], Sequence[str | Path]],
+    judged: dict[int, Sequence[Sequence[str | Path]]],
     sweep: dict[str, Any],
     rates: Sequence[float],
     table: str | Path,
@@ -147,33 +147,26 @@ def rank(
     """Rank the points by what they find on the parts put apart and write `mammoflow.tables.SWEEP`, best first.
 
     The figure is the mean sensitivity over the report's rates of false positives, of all parts of a fold together, then
-    as a mean over the sweep's folds. No test fold's picture is ever looked at.
+    as a mean over the sweep's folds and seeds. No test fold's picture is ever looked at.
 
     Parameters
     ----------
-    judged : files of `try_settings` of each part, by point and fold.
+    judged : files of `try_settings` by point: of each fold and seed those of all parts.
     sweep : section `sweep` of the config.
     rates : false positives per image.
     table : file to write.
     """
-    rows: list[dict[str, Any]] = []
-    for number, values in enumerate(sweep_points(sweep)):
-        folds = [pooled([_read(path) for path in judged[number, fold]]) for fold in sweep["folds"]]
-        figures = [float(np.mean([sensitivity_at(one, rate) for rate in rates])) for one in folds]
-        rows.append(
-            {
-                "point": number,
-                "settings": ", ".join(f"{key}={value}" for key, value in values.items()),
-                "sensitivity": sum(figures) / len(figures),
-                "lowest": min(figures),
-                "highest": max(figures),
-                "at_half": sum(sensitivity_at(one, 0.5) for one in folds) / len(folds),
-                "lesions": sum(len(one.best_hits) for one in folds),
-                "images": sum(one.images for one in folds),
-            }
-        )
-    ranked = sorted(rows, key=lambda row: (-row["sensitivity"], row["point"]))
-    tables.write(tables.SWEEP, tables.from_rows(tables.SWEEP, ranked), table)
+    found = {}
+    for point in range(len(sweep_points(sweep))):
+        trials = [pooled([_read(path) for path in parts]) for parts in judged[point]]
+        figures = [float(np.mean([sensitivity_at(one, rate) for rate in rates])) for one in trials]
+        own = {
+            "at_half": sum(sensitivity_at(one, 0.5) for one in trials) / len(trials),
+            "lesions": sum(len(one.best_hits) for one in trials),
+            "images": sum(one.images for one in trials),
+        }
+        found[point] = (figures, own)
+    tables.write(tables.SWEEP, tables.from_rows(tables.SWEEP, sweep_rows(sweep, "sensitivity", found)), table)
 
 
 def _read(path: str | Path) -> Judged:
