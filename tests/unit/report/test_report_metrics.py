@@ -8,7 +8,7 @@ import pytest
 
 from mammoflow import tables
 from mammoflow.report import position
-from mammoflow.report.metrics import flat_tables, measure, write
+from mammoflow.report.metrics import flat_tables, measure, verdict, write
 from mammoflow.report.study import Study, public_settings
 from mammoflow.report.wording import rate_text, rules
 
@@ -108,6 +108,30 @@ def test_tables_hold_what_the_document_holds(made_up_metrics):
     curve = flat["classification_roc_curve"]
     assert set(curve.columns) >= {"classifier", "false_positive_rate", "sensitivity", "low", "high"}
     assert all(not isinstance(cell, (dict, list)) for table in flat.values() for cell in table.to_numpy().ravel())
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.51, 0.9, "difference +0.10 [+0.05, +0.15]. With the centre"),
+        (0.5, 0.9, "It isn't shown to tell the crops apart at all."),
+        (0.2, 0.49, "That is clearly below chance"),
+        (None, None, "difference +0.10 [+0.05, +0.15]. With the centre"),
+    ],
+)
+def test_the_first_line_says_when_an_auc_may_be_a_guess(low, high, said):
+    def rate(value, low, high):
+        return {"value": value, "low": low, "high": high, "count": 9, "note": ""}
+
+    entry = {
+        "role": "internal", "protocol": "out_of_fold", "classifier": "resnet50", "untrained_folds": [],
+        "roc_auc": rate(0.6, low, high),
+        "shortcut": {"roc_auc": rate(0.5, 0.4, 0.6), "difference": rate(0.1, 0.05, 0.15), "clearly_better": True},
+        "masked": {"roc_auc": rate(0.6, 0.5, 0.7), "clearly_better": False},
+    }  # fmt: skip
+    text = verdict([entry])["text"]
+    assert said in text
+    assert text.count("chance") + text.count("at all") == (said[0] in "IT")
 
 
 def test_an_empty_study(empty):

@@ -30,6 +30,7 @@ from mammoflow.report.study import Cohort, Study, public_settings
 
 log = logging.getLogger("mammoflow")
 
+CHANCE = 0.5  # AUC of a guess
 _PACKAGES = ["numpy", "pandas", "scikit-learn", "scipy", "torch", "torchvision", "ultralytics", "timm", "pydicom"]
 
 
@@ -143,7 +144,20 @@ def _verdict_text(first: dict[str, Any], audit: dict[str, Any]) -> str:
     return (
         f"The crop classifier {name} {says} than a shortcut baseline that never sees the tissue: "
         f"AUC {wording.rate_text(first['roc_auc'])} against {wording.rate_text(audit['roc_auc'])}, "
-        f"difference {wording.rate_text(lead, sign=True)}.{_masked_text(first['masked'])}{untrained}"
+        f"difference {wording.rate_text(lead, sign=True)}.{_chance_text(first['roc_auc'])}"
+        f"{_masked_text(first['masked'])}{untrained}"
+    )
+
+
+def _chance_text(auc: dict[str, Any]) -> str:
+    """Say so when the AUC isn't shown to be above chance."""
+    if auc["low"] is None or auc["low"] > CHANCE:
+        return ""
+    if auc["high"] >= CHANCE:
+        return " It isn't shown to tell the crops apart at all."
+    return (
+        " That is clearly below chance: what the other folds taught, the held-out ones contradict. With few crops the "
+        "split alone can do that; look at the figures by fold, and at the labels."
     )
 
 

@@ -69,7 +69,7 @@ def rules(study: Study) -> dict[str, str]:
             "a breast or patient is malignant when one of its images is. What can't be known is left out."
         ),
         "calibration": (
-            "Temperature fitted on the validation part of the training folds, after the class weights of the loss are "
+            "Temperature fitted by cross-validation inside the training folds, after the class weights of the loss are "
             "undone. Brier score: mean squared distance of probability and truth. Expected error: mean distance of "
             "probability and share of malignant crops over five groups of rising probability. Net benefit: share of "
             "true positives minus share of false positives times t / (1 - t), t being the probability from which one "
