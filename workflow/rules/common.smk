@@ -237,9 +237,9 @@ def annotation_listing(*keys):
 
 def mined_detections(wildcards):
     """Out-of-fold detections, or, for the paper's protocol, those of its one model."""
-    where = "/paper" if wildcards.protocol == "paper" else ""
+    mined = f"results/detect/{setting('crops', 'detector')}"
     return detections_of(
-        wildcards, f"results/detect/{setting('crops', 'detector')}{where}"
+        wildcards, f"{mined}/paper" if wildcards.protocol == "paper" else mined
     )
 
 
