@@ -156,9 +156,9 @@ def _chance_text(auc: dict[str, Any]) -> str:
     if auc["high"] >= CHANCE:
         return " It isn't shown to tell the crops apart at all."
     return (
-        " That is clearly below chance: what the other folds taught, the held-out ones contradict. The crops that "
-        "teach come from detectors that had seen the held-out lesions, so that benign crops resemble these "
-        "(docs/design.md); with few crops the split adds to it. Look at the figures by fold, and at the labels."
+        " That is clearly below chance: what taught the classifier is contradicted here. Few crops can do that, and "
+        "out of fold the detectors that framed them (docs/design.md, What crops carry from fold to fold). Look at the "
+        "figures by fold, and at the labels."
     )
 
 
