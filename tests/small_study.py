@@ -21,8 +21,8 @@ SMALL = {
     "title": "Small study",
     "seed": 1,
     "images": {"train_size": 192},
-    "labels": {"folds": 2},
-    "detect": {"image_size": 192, "epochs": 30},
+    "labels": {"folds": 3},
+    "detect": {"image_size": 192, "epochs": 30, "batch": 2, "min_score": 0.0001},
     "crops": {"false_frames_per_image": 3.0, "protocols": ["out_of_fold", "paper"]},
     "classify": {"epochs": 2, "crop_size": 32, "validation_folds": 2, "patience": 2},
     "explain": {

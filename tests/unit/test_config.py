@@ -153,6 +153,27 @@ def test_an_rtdetr_on_small_pictures_is_refused(shipped):
         config.check_config(shipped)
 
 
+@pytest.mark.parametrize(
+    ("crops", "rounds", "refused"),
+    [
+        ({}, 1, True),
+        ({"nested": False}, 2, False),
+        ({"protocols": ["paper"]}, 1, False),
+        ({"protocols": ["paper"]}, 2, True),
+    ],
+)
+def test_two_folds_left_out_at_a_time_need_three(shipped, crops, rounds, refused):
+    shipped["labels"]["folds"] = 2
+    shipped["crops"] |= crops
+    shipped["sweep_classifiers"]["protocol"] = shipped["crops"]["protocols"][0]
+    shipped["mining"]["rounds"] = rounds
+    if refused:
+        with pytest.raises(ConfigError, match=r"labels\.folds is 2, but crops\.nested .* at least 3"):
+            config.check_config(shipped)
+    else:
+        config.check_config(shipped)
+
+
 def test_rivals_without_a_way_to_tell_the_breasts_apart_are_refused(shipped):
     shipped["detect"]["rivals"] = True
     config.check_config(shipped)

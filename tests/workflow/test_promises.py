@@ -20,7 +20,7 @@ STAGE_RULES = {
     "labels": {"labels_read", "labels_truth", "labels_patients", "labels_plan", "labels_yolo", "labels_leakage"},
     "images": {"images_convert"},
     "detect": {"detect_train", "detect_images", "detect_paper", "detect_thresholds"},
-    "crops": {"crops_cut"},
+    "crops": {"crops_cut", "nested_train", "nested_detect", "nested_thresholds", "nested_cut"},
     "classify": {"classify_train", "classify_predict"},
     "explain": {
         "explain_detections",
@@ -38,15 +38,17 @@ STAGE_RULES = {
 REPORT = STAGE_RULES["report"]
 FROM_MAPS = {"explain_evaluate", *REPORT}
 FROM_CLASSIFIERS = {*STAGE_RULES["classify"], "explain_crops", "explain_try_classifier", *FROM_MAPS}
-FROM_CROPS = {*STAGE_RULES["crops"], *FROM_CLASSIFIERS}
-FROM_THRESHOLDS = {"detect_thresholds", *STAGE_RULES["anatomy"], *FROM_CROPS}
-FROM_DETECTORS = {*STAGE_RULES["detect"], "explain_detections", "explain_try_detector", *FROM_THRESHOLDS}
+FROM_CROPS = {"crops_cut", "nested_cut", *FROM_CLASSIFIERS}
+FROM_THRESHOLDS = {"detect_thresholds", "nested_thresholds", *STAGE_RULES["anatomy"], *FROM_CROPS}
+TRAIN = {"detect_train", "nested_train"}
+JUDGE = {"detect_images", "detect_paper", "nested_detect"}
+FROM_JUDGEMENTS = {*JUDGE, "explain_detections", "explain_try_detector", *FROM_THRESHOLDS}
+FROM_DETECTORS = {*TRAIN, *FROM_JUDGEMENTS}
 FROM_LABELS = {"labels_yolo", *FROM_DETECTORS}
 FROM_PICTURES = {"images_convert", "labels_leakage", *FROM_LABELS}
 # what reads the pictures of one shard, behind the models
-OF_A_SHARD = {"images_convert", "crops_cut", "explain_detections", "anatomy_locate"}
-OF_A_BLOCK = {"detect_images", "detect_paper"}  # of one shard here
-UP_TO_CROPS = ("index", "labels", "images", "detect", "crops")
+OF_A_SHARD = {"images_convert", "crops_cut", "nested_cut", "explain_detections", "anatomy_locate"}
+UP_TO_CROPS = ("index", "labels", "images", "detect", "crops", "nested")
 # up to the plan, of the data set whose raw files changed
 UP_TO_PLAN = {"index_scan dataset=hospital", "labels_read dataset=hospital", "labels_patients", "labels_plan"}
 READ_AGAIN = UP_TO_PLAN | {"labels_truth dataset=hospital"}
@@ -94,7 +96,7 @@ def behind_a_negative(jobs, shard):
     return (
         READ_AGAIN
         | of(jobs, OF_A_SHARD, dataset="hospital", shard=shard)
-        | of(jobs, OF_A_BLOCK, dataset="hospital", block=shard)
+        | of(jobs, JUDGE, dataset="hospital", block=shard)  # blocks are of one shard here
         | of(jobs, {"labels_leakage", *FROM_CLASSIFIERS})
     )
 
@@ -211,7 +213,7 @@ def test_an_edited_annotation_trains_again_and_converts_nothing(study):
     ("section", "changes", "rules"),
     [
         ("detect", {"epochs": 31}, FROM_DETECTORS),
-        ("detect", {"nms_iou": 0.3}, FROM_DETECTORS - {"detect_train"}),
+        ("detect", {"nms_iou": 0.3}, FROM_JUDGEMENTS),
         ("crops", {"false_frames_per_image": 2.0}, FROM_THRESHOLDS),
         ("classify", {"epochs": 3}, FROM_CLASSIFIERS),
         ("explain", {"composite": "epsilon_gamma_flat"}, {*STAGE_RULES["explain"], *REPORT}),
@@ -245,8 +247,7 @@ def test_more_members_train_themselves_alone_and_what_comes_of_detectors_follows
     with put_back(path):
         lab.configure(detect=yaml.safe_load(path.read_text())["detect"] | {"members": 2})
         jobs = lab.jobs("--dry-run")
-    trained = of(lab.all_jobs, {"detect_train"})
-    assert jobs == {f"{job}-1" for job in trained} | of(lab.all_jobs, FROM_DETECTORS - {"detect_train"})
+    assert jobs == {f"{job}-1" for job in of(lab.all_jobs, TRAIN)} | of(lab.all_jobs, FROM_JUDGEMENTS)
 
 
 def test_shards_that_a_job_takes_together_are_judged_by_one_and_train_nothing(lab):
@@ -254,7 +255,7 @@ def test_shards_that_a_job_takes_together_are_judged_by_one_and_train_nothing(la
     with put_back(path):
         lab.configure(detect=yaml.safe_load(path.read_text())["detect"] | {"shards_per_job": 2})
         jobs = lab.jobs("--dry-run")
-    single = of(lab.all_jobs, OF_A_BLOCK, dataset="hospital", block="other-000")
+    single = of(lab.all_jobs, JUDGE, dataset="hospital", block="other-000")
     behind = [
         of(lab.all_jobs, OF_A_SHARD - {"images_convert"}, dataset="hospital", shard=f"other-00{n}") for n in (0, 1)
     ]
@@ -282,10 +283,52 @@ def test_another_round_of_mining_adds_its_own_jobs_and_the_report(lab):
     for shard in ("annotated-000", "other-000", "other-001"):
         where = f"dataset=hospital,shard={shard}"
         own |= {f"mining_frames detector={miner},round={number},{where}" for number in (1, 2)}
-        own |= {f"mining_labels detector={miner},round=2,{where}"}
+        # what teaches a fold's detector is mined by such as never saw that fold
+        own |= {f"mining_nested_frames detector={miner},round=1,without={fold},{where}" for fold in range(3)}
+        own |= {f"mining_nested_labels detector={miner},round=2,without={fold},{where}" for fold in range(3)}
         own |= {f"mining_detect detector={miner},round=2,dataset=hospital,block={shard}"}
-    own |= {f"mining_train detector={miner},round=2,fold={fold}" for fold in (0, 1)}
+    own |= {f"mining_train detector={miner},round=2,fold={fold}" for fold in range(3)}
     assert jobs == own | {f"mining_thresholds detector={miner},round=2", "report_rounds"} | of(lab.all_jobs, REPORT)
+
+
+def test_a_third_round_mines_without_each_fold_by_the_second_rounds_detectors(lab):
+    path = lab.directory / "study.yaml"
+    with put_back(path):
+        lab.configure(mining={"rounds": 3})
+        jobs = lab.jobs("--dry-run")
+    pairs = [(without, fold) for without in range(3) for fold in range(3) if fold != without]
+    of_pairs = {f"mining_nested_train detector=yolov6n,round=2,without={a},fold={b}" for a, b in pairs}
+    assert of(jobs, {"mining_nested_train"}) == of_pairs
+    assert len(of(jobs, {"mining_nested_frames"}, round=2)) == len(of(jobs, {"mining_nested_labels"}, round=3)) == 9
+
+
+def test_rounds_that_are_not_nested_share_their_labels(lab):
+    path = lab.directory / "study.yaml"
+    with put_back(path):
+        crops = yaml.safe_load(path.read_text())["crops"] | {"nested": False}
+        lab.configure(mining={"rounds": 2}, crops=crops)
+        jobs = lab.jobs("--dry-run")
+    assert len(of(jobs, {"mining_labels"}, round=2)) == 3
+    assert not {job for job in jobs if "nested" in job}
+
+
+def test_crops_that_are_not_nested_teach_the_classifiers_anew_and_nothing_else(lab):
+    path = lab.directory / "study.yaml"
+    with put_back(path):
+        lab.configure(crops=yaml.safe_load(path.read_text())["crops"] | {"nested": False})
+        jobs = lab.jobs("--dry-run")
+    taught = {job for job in of(lab.all_jobs, {"classify_train"}) if "protocol=out_of_fold" in job}
+    behind = {job for job in of(lab.all_jobs, FROM_CLASSIFIERS) if "protocol=out_of_fold" in job}
+    assert taught < behind
+    assert jobs == behind | of(lab.all_jobs, FROM_MAPS)
+
+
+def test_a_fold_is_left_out_with_one_detector_a_pair(lab):
+    pairs = {f"nested_train detector=yolov6n,without={low},fold={high}" for low, high in ((0, 1), (0, 2), (1, 2))}
+    assert of(lab.all_jobs, {"nested_train"}) == pairs
+    shards = ("annotated-000", "other-000", "other-001")
+    cut = {f"nested_cut without={fold},dataset=hospital,shard={shard}" for fold in range(3) for shard in shards}
+    assert of(lab.all_jobs, {"nested_cut"}) == cut
 
 
 def test_background_of_all_patients_gives_every_shard_labels_and_trains_again(lab):
@@ -392,6 +435,7 @@ def test_a_changed_module_of_the_labels_runs_all_but_index_and_pictures(study):
 LOST = {
     "images/hospital/other-000": "images_convert dataset=hospital,shard=other-000",
     "detect/yolov5n/fold0/model.safetensors": "detect_train detector=yolov5n,fold=0",
+    "nested/crops/without1/hospital/other-000.tsv": "nested_cut without=1,dataset=hospital,shard=other-000",
     "crops/paper/outside/other-000.tsv": "crops_cut protocol=paper,dataset=outside,shard=other-000",
     "classify/paper/resnet50/outside.tsv": "classify_predict protocol=paper,classifier=resnet50,dataset=outside",
     "explain/detections/yolov6n/outside/other-000.npz": (

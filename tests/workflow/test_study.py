@@ -16,6 +16,7 @@ import pytest
 from small_study import HOSTILE, PLANTED, PLANTED_BIRTH_DATE, without_network
 
 from mammoflow import tables
+from mammoflow.detect.model import load_detector
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +76,22 @@ def test_crops_and_their_judgements_stay_in_their_fold(finished_study, folds):
     predictions = read_all(finished_study, tables.PREDICTIONS, "classify/out_of_fold/resnet50/*[!s].tsv")
     assert set(predictions.crop_id) == set(crops.crop_id)
     assert (predictions.model_fold == predictions.patient_key.map(folds)).all()
+
+
+def test_crops_teach_by_models_that_saw_neither_their_fold_nor_the_classifiers(finished_study, folds):
+    detectors = finished_study.directory / "results/nested/detect/yolov6n"
+    judges = {}
+    for path in detectors.glob("without*/fold*/model.safetensors"):
+        pair = frozenset(int(part[-1]) for part in path.parts[-3:-1])
+        assert load_detector(path).left_out == pair
+        judges[pair] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    assert len(judges) == 3
+    for fold in range(3):
+        crops = read_all(finished_study, tables.CROPS, f"nested/crops/without{fold}/*/*.tsv")
+        assert {"malignant", "benign"} == set(crops.label)
+        assert (crops.fold == crops.patient_key.map(folds)).all()
+        assert set(crops.fold) == {0, 1, 2} - {fold}
+        assert (crops.model_digest == [judges[frozenset({fold, other})] for other in crops.fold]).all()
 
 
 PRIVATE = ("phantom/", ".sources.tsv", "index/.cache/")  # raw files, and where the index keeps their paths

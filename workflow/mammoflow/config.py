@@ -18,6 +18,7 @@ from mammoflow.errors import ConfigError
 
 SCHEMA = Path(__file__).parent.parent / "schemas" / "config.schema.yaml"
 RTDETR_SIZE = 128  # pixels; 16 x 16 + 8 x 8 + 4 x 4 cells, of which an RT-DETR takes 300
+NESTED_FOLDS = 3  # two are left out at a time, and detectors learn from the rest
 # settings of section `detect` that decide the weights; another of the rest judges pictures anew but trains nothing
 TRAINING_KEYS = (
     "weights", "pretrain", "image_size", "epochs", "batch", "learning_rate", "validation_share", "patience",
@@ -334,6 +335,13 @@ def _check_models(study: dict[str, Any]) -> None:
         raise ConfigError(
             f"config: crops.detector is `{detector}`, which is not among detect.architectures "
             f"({', '.join(architectures)}); add it there or choose one of them"
+        )
+    crops, folds = study["crops"], study["labels"]["folds"]
+    needed = "out_of_fold" in crops["protocols"] or study["mining"]["rounds"] > 1
+    if crops["nested"] and needed and folds < NESTED_FOLDS:
+        raise ConfigError(
+            f"config: labels.folds is {folds}, but crops.nested leaves out two folds at a time and needs at least "
+            f"{NESTED_FOLDS}; raise it or set crops.nested: false, and classifiers will look worse than they are"
         )
     transformers = [name for name in architectures if "rtdetr" in name]
     if transformers and study["detect"]["image_size"] < RTDETR_SIZE:

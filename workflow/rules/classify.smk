@@ -36,7 +36,7 @@ rule classify_pretrain:
 rule classify_train:
     input:
         unpack(start_of_training),
-        crops=shards("results/crops/{{protocol}}/{dataset}/{shard}.tsv", INTERNAL),
+        crops=teaching_crops,
         duplicates="results/labels/duplicates.tsv",
     output:
         model="results/classify/{protocol}/{classifier}/fold{fold}/model.safetensors",
@@ -117,10 +117,7 @@ rule classify_predict:
 rule sweep_classifier:
     input:
         unpack(start_of_training),
-        crops=shards(
-            f"results/crops/{setting('sweep_classifiers', 'protocol')}/{{dataset}}/{{shard}}.tsv",
-            INTERNAL,
-        ),
+        crops=teaching_crops,
         duplicates="results/labels/duplicates.tsv",
     output:
         judged="results/sweep_classifiers/{point}/fold{fold}/seed{repeat}.json",

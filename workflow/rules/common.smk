@@ -38,6 +38,7 @@ EXTERNAL = [
 DETECTORS = STUDY["detect"]["architectures"]
 CLASSIFIERS = STUDY["classify"]["architectures"]
 PROTOCOLS = STUDY["crops"]["protocols"]
+NESTED = STUDY["crops"]["nested"]
 ROUNDS = list(range(1, STUDY["mining"]["rounds"] + 1))
 FOLDS = list(range(STUDY["labels"]["folds"]))
 # places of a fold's detectors: `0`, and, with detect.members above 1, `0-1`, `0-2`: more members retrain none
@@ -82,6 +83,7 @@ wildcard_constraints:
     classifier=r"[a-z0-9._-]+",
     protocol="out_of_fold|paper",
     fold=r"\d+",
+    without=r"\d+",
     round=r"\d+",
 
 
@@ -138,7 +140,7 @@ def shared_setting(section):
     return {
         key: value
         for key, value in setting(section).items()
-        if key not in ("architectures", "protocols", "shards_per_job")
+        if key not in ("architectures", "protocols", "nested", "shards_per_job")
     }
 
 
@@ -235,6 +237,27 @@ def annotation_listing(*keys):
     return listed
 
 
+def nested_models(wildcards):
+    """Detectors that saw neither the fold left out nor another, of each other fold in order; of a pair there is one."""
+    without = int(wildcards.without)
+    pairs = [sorted((fold, without)) for fold in FOLDS if fold != without]
+    return [
+        f"results/nested/detect/{wildcards.detector}/without{lower}/fold{place}/model.safetensors"
+        for lower, higher in pairs
+        for place in MEMBERS[higher]
+    ]
+
+
+def teaching_crops(wildcards):
+    """Tables of the crops that a classifier of the wildcards' fold learns from."""
+    protocol = wildcards.get("protocol", setting("sweep_classifiers", "protocol"))
+    if protocol == "out_of_fold" and NESTED:
+        where = f"results/nested/crops/without{wildcards.fold}"
+    else:
+        where = f"results/crops/{protocol}"
+    return shards(f"{where}/{{dataset}}/{{shard}}.tsv", INTERNAL)
+
+
 def mined_detections(wildcards):
     """Out-of-fold detections, or, for the paper's protocol, those of its one model."""
     mined = f"results/detect/{setting('crops', 'detector')}"
@@ -244,10 +267,22 @@ def mined_detections(wildcards):
 
 
 def round_place(wildcards):
-    """Where a round's detections and thresholds lie; the first round is what `detect` gives."""
-    if int(wildcards.round) == 1:
-        return f"results/detect/{wildcards.detector}"
-    return f"results/mining/{wildcards.detector}/round{wildcards.round}"
+    """Where a round's detections and thresholds lie, those that went without a fold apart; the first round isn't mining's."""
+    nested = "without" in wildcards.keys()
+    stage = "nested/detect" if nested else "detect"
+    if int(wildcards.round) > 1:
+        where = f"results/mining/{wildcards.detector}/round{wildcards.round}"
+    else:
+        where = f"results/{stage}/{wildcards.detector}"
+    return f"{where}/without{wildcards.without}" if nested else where
+
+
+def round_labels(wildcards):
+    """Label tables that a round's detectors learn from: mined, where crops are nested, by such as never saw their fold."""
+    fold = wildcards.get("without", wildcards.fold.partition("-")[0])
+    apart = f"without{fold}/" if NESTED else ""
+    where = f"results/mining/{wildcards.detector}/round{wildcards.round}/{apart}labels"
+    return shards(f"{where}/{{dataset}}/{{shard}}.tsv", INTERNAL)
 
 
 def pretraining():

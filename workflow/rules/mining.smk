@@ -62,10 +62,7 @@ rule mining_labels:
 use rule detect_train as mining_train with:
     input:
         unpack(start_of_detector),
-        tables=shards(
-            "results/mining/{{detector}}/round{{round}}/labels/{dataset}/{shard}.tsv",
-            INTERNAL,
-        ),
+        tables=round_labels,
     output:
         model="results/mining/{detector}/round{round}/fold{fold}/model.safetensors",
         history="results/mining/{detector}/round{round}/fold{fold}/history.csv",
@@ -110,3 +107,83 @@ use rule detect_thresholds as mining_thresholds with:
         "results/logs/mining_thresholds/{detector}/round{round}.log",
     benchmark:
         "results/benchmarks/mining_thresholds/{detector}/round{round}.tsv"
+
+
+# Where crops are nested, so are rounds: what a fold's detectors learn was mined by such as never saw that fold.
+use rule mining_frames as mining_nested_frames with:
+    output:
+        table="results/mining/{detector}/round{round}/without{without}/frames/{dataset}/{shard}.tsv",
+    log:
+        "results/logs/mining_nested_frames/{detector}/round{round}/without{without}/{dataset}/{shard}.log",
+    benchmark:
+        "results/benchmarks/mining_nested_frames/{detector}/round{round}/without{without}/{dataset}/{shard}.tsv"
+
+
+use rule mining_labels as mining_nested_labels with:
+    input:
+        accepted=lambda wildcards: f"results/mining/{wildcards.detector}/round{int(wildcards.round) - 1}/without{wildcards.without}/frames/{wildcards.dataset}/{wildcards.shard}.tsv",
+        images="results/images/{dataset}/{shard}.tsv",
+        plan=ancient(plan),
+        lesions=ancient("results/labels/{dataset}/lesions.tsv"),
+        patients=ancient("results/labels/patients.tsv"),
+    output:
+        table="results/mining/{detector}/round{round}/without{without}/labels/{dataset}/{shard}.tsv",
+        files=directory(
+            "results/mining/{detector}/round{round}/without{without}/labels/{dataset}/{shard}"
+        ),
+    log:
+        "results/logs/mining_nested_labels/{detector}/round{round}/without{without}/{dataset}/{shard}.log",
+    benchmark:
+        "results/benchmarks/mining_nested_labels/{detector}/round{round}/without{without}/{dataset}/{shard}.tsv"
+
+
+use rule mining_train as mining_nested_train with:
+    output:
+        model="results/mining/{detector}/round{round}/without{without}/fold{fold}/model.safetensors",
+        history="results/mining/{detector}/round{round}/without{without}/fold{fold}/history.csv",
+    log:
+        "results/logs/mining_nested_train/{detector}/round{round}/without{without}/fold{fold}.log",
+    benchmark:
+        "results/benchmarks/mining_nested_train/{detector}/round{round}/without{without}/fold{fold}.tsv"
+
+
+use rule nested_detect as mining_nested_detect with:
+    input:
+        models=lambda wildcards: expand(
+            f"{round_place(wildcards)}/fold{{place}}/model.safetensors",
+            place=[
+                place
+                for fold in FOLDS
+                if fold != int(wildcards.without)
+                for place in MEMBERS[fold]
+            ],
+        ),
+        images=pictures_of_block,
+        plan=ancient(plan),
+        patients=ancient("results/labels/patients.tsv"),
+    output:
+        detections="results/mining/{detector}/round{round}/without{without}/{dataset}/{block}.tsv",
+    log:
+        "results/logs/mining_nested_detect/{detector}/round{round}/without{without}/{dataset}/{block}.log",
+    benchmark:
+        "results/benchmarks/mining_nested_detect/{detector}/round{round}/without{without}/{dataset}/{block}.tsv"
+
+
+use rule nested_thresholds as mining_nested_thresholds with:
+    input:
+        detections=blocks(
+            "results/mining/{{detector}}/round{{round}}/without{{without}}/{dataset}/{block}.tsv",
+            INTERNAL,
+            "annotated",
+        ),
+        tables=shards("results/labels/{dataset}/{shard}.tsv", INTERNAL, "annotated"),
+        lesions=ancient(
+            expand("results/labels/{dataset}/lesions.tsv", dataset=INTERNAL)
+        ),
+    output:
+        thresholds="results/mining/{detector}/round{round}/without{without}/thresholds.tsv",
+        curve="results/mining/{detector}/round{round}/without{without}/curve.tsv",
+    log:
+        "results/logs/mining_nested_thresholds/{detector}/round{round}/without{without}.log",
+    benchmark:
+        "results/benchmarks/mining_nested_thresholds/{detector}/round{round}/without{without}.tsv"

@@ -50,6 +50,14 @@ STUDY_TABLES = {
     ),
 }
 
+# What taught the classifier of each fold, for the shortcut baseline to learn from
+STUDY_TABLES |= {
+    f"nested{fold}": shards(
+        f"results/nested/crops/without{fold}/{{dataset}}/{{shard}}.tsv", INTERNAL
+    )
+    for fold in (FOLDS if NESTED and "out_of_fold" in PROTOCOLS else [])
+}
+
 MINER = setting("crops", "detector")
 ROUND_TABLES = {
     f"round{number}_{what}": paths

@@ -2,14 +2,12 @@ from mammoflow.crops import cut_shard
 from mammoflow.jobs import job
 
 if __name__ == "__main__":
-    wildcards = snakemake.wildcards
-    with job(
-        snakemake.log[0], f"crops_cut {wildcards.protocol} {wildcards.dataset} {wildcards.shard}", snakemake.output
-    ):
+    without = snakemake.wildcards.get("without")  # where crops are nested, all are out of fold
+    with job(snakemake.log[0], f"{snakemake.rule} {' '.join(snakemake.wildcards)}", snakemake.output):
         cut_shard(
-            protocol=wildcards.protocol,
+            protocol=snakemake.wildcards.get("protocol", "out_of_fold"),
             detections=snakemake.input.detections,
-            thresholds=snakemake.input.thresholds[0],
+            thresholds=snakemake.input.thresholds,
             images=snakemake.input.images,
             index=snakemake.input.index,
             lesions=snakemake.input.lesions,
@@ -18,4 +16,5 @@ if __name__ == "__main__":
             table=snakemake.output.table,
             screened=snakemake.output.screened,
             pictures=snakemake.output.pictures,
+            without=None if without is None else int(without),
         )

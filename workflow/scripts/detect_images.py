@@ -2,10 +2,11 @@ from mammoflow.detect.shard import detect_shards
 from mammoflow.jobs import job
 
 if __name__ == "__main__":
-    wildcards, models = snakemake.wildcards, snakemake.input.models
+    models = snakemake.input.models
+    without = snakemake.wildcards.get("without")  # where crops are nested
     with job(
         snakemake.log[0],
-        f"{snakemake.rule} {wildcards.detector} {wildcards.dataset} {wildcards.block}",
+        f"{snakemake.rule} {' '.join(snakemake.wildcards)}",
         snakemake.output,
     ):
         detect_shards(
@@ -16,4 +17,5 @@ if __name__ == "__main__":
             device=snakemake.params.device,
             threads=snakemake.threads,
             detections=snakemake.output.detections,
+            without=None if without is None else int(without),
         )

@@ -2,7 +2,8 @@ from mammoflow.detect.thresholds import choose_thresholds
 from mammoflow.jobs import job
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], f"detect_thresholds {snakemake.wildcards.detector}", snakemake.output):
+    without = snakemake.wildcards.get("without")  # where crops are nested
+    with job(snakemake.log[0], f"{snakemake.rule} {' '.join(snakemake.wildcards)}", snakemake.output):
         choose_thresholds(
             detections=list(snakemake.input.detections),
             training=list(snakemake.input.tables),
@@ -12,4 +13,5 @@ if __name__ == "__main__":
             settings=snakemake.params.settings,
             thresholds=snakemake.output.thresholds,
             curve=snakemake.output.curve,
+            without=None if without is None else int(without),
         )

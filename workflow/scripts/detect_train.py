@@ -3,9 +3,10 @@ from mammoflow.jobs import job
 
 if __name__ == "__main__":
     fold, _, member = snakemake.wildcards.fold.partition("-")
+    without = snakemake.wildcards.get("without")  # where crops are nested
     with job(
         snakemake.log[0],
-        f"detect_train {snakemake.wildcards.detector} fold{snakemake.wildcards.fold}",
+        f"{snakemake.rule} {' '.join(snakemake.wildcards)}",
         snakemake.output,
     ):
         train_detector(
@@ -18,4 +19,5 @@ if __name__ == "__main__":
             model=snakemake.output.model,
             history=snakemake.output.history,
             start=snakemake.input.get("start"),
+            without=None if without is None else int(without),
         )

@@ -175,7 +175,7 @@ def shard(tmp_path, monkeypatch):
     )
 
 
-def run(shard, protocol, settings=SETTINGS):
+def run(shard, protocol, settings=SETTINGS, without=None):
     schemas = {
         "images": tables.IMAGES, "index": tables.INDEX, "patients": tables.PATIENTS, "lesions": tables.LESIONS,
         "thresholds": tables.THRESHOLDS, "detections": tables.DETECTIONS,
@@ -183,7 +183,8 @@ def run(shard, protocol, settings=SETTINGS):
     for name, schema in schemas.items():
         tables.write(schema, tables.from_rows(schema, getattr(shard, name)), f"{name}.tsv")
     inputs = {name: f"{name}.tsv" for name in schemas}
-    cut_shard(protocol, **inputs, settings=settings, table="crops.tsv", screened="screened.tsv", pictures="crops")
+    outputs = {"table": "crops.tsv", "screened": "screened.tsv", "pictures": "crops"}
+    cut_shard(protocol, **inputs, settings=settings, **outputs, without=without)
     return tables.read(tables.CROPS, "crops.tsv")
 
 
@@ -198,6 +199,13 @@ def test_out_of_fold_crops(shard):
     assert (first["lesion_id"], first["detection_id"]) == ("lesion0", "image0-yolov6n-000")
     assert first["iou"] == pytest.approx(18 * 18 / (800 - 18 * 18))
     assert found["config_digest"].nunique() == 1
+
+
+def test_a_fold_left_out_gives_no_crop_and_needs_no_threshold(shard):
+    shard.thresholds.pop(0)  # of fold 0
+    found = run(shard, "out_of_fold", without=0)
+    assert list(found["crop_id"]) == ["image1-oof0-000", "image3-oof0-000"]
+    assert set(tables.read(tables.SCREENED, "screened.tsv")["image_id"]) == {"image1", "image3"}
 
 
 def test_crops_are_cut_from_masters_where_they_are_kept(shard):

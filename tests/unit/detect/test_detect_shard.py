@@ -82,14 +82,14 @@ def hospital(tmp_path, monkeypatch):
     return SimpleNamespace(root=tmp_path, rows=rows, patients=patients)
 
 
-def run(hospital, models, shards=1, **changed):
+def run(hospital, models, shards=1, without=None, **changed):
     """Detections of the six images, dealt to as many shards."""
     root, settings = hospital.root, SETTINGS | changed
     images = [root / f"images{number}.tsv" for number in range(shards)]
     for number, path in enumerate(images):
         tables.write(tables.IMAGES, tables.from_rows(tables.IMAGES, hospital.rows[number::shards]), path)
     tables.write(tables.PATIENTS, tables.from_rows(tables.PATIENTS, hospital.patients), root / "patients.tsv")
-    shard.detect_shards(models, images, root / "patients.tsv", settings, "cpu", 1, root / "detections.tsv")
+    shard.detect_shards(models, images, root / "patients.tsv", settings, "cpu", 1, root / "detections.tsv", without)
     return tables.read(tables.DETECTIONS, root / "detections.tsv")
 
 
@@ -147,13 +147,53 @@ def test_members_of_one_fold_judge_everybody_in_the_papers_protocol(hospital, me
 
 @pytest.mark.parametrize("models", [["0", "0-1", "1", "2"], ["0", "1", "1-1"], ["0-1", "1", "0", "1-1"]])
 def test_folds_with_other_members_or_in_another_order_are_refused(hospital, members, models):
-    with pytest.raises(ModelError, match=r"was trained for fold \d, expected fold \d"):
+    with pytest.raises(ModelError, match=r"was trained without fold \d, expected without fold \d"):
         run(hospital, models)
 
 
 def test_a_last_fold_that_lacks_a_member_is_refused(hospital, members):
     with pytest.raises(ModelError, match="expected 2 of each as of fold 0"):
         run(hospital, members[:-1])
+
+
+@pytest.fixture
+def pairs(hospital, monkeypatch):
+    """Detectors that saw neither of two folds, ``1-3`` for one; their sum is the score in tenths."""
+
+    def load(path, device):
+        first, second = map(int, path.split("-"))
+        return replace(detector(second), model=BrightSpot((first + second) / 10), without=first, digest=path)
+
+    monkeypatch.setattr(shard, "load_detector", load)
+    hospital.patients.pop()  # the external one: nested detections are of internal patients
+    hospital.rows.pop()
+    for number, row in enumerate(hospital.patients):
+        row["fold"] = number % 4
+    return hospital
+
+
+def test_without_a_fold_pictures_are_judged_by_models_that_saw_neither_it_nor_theirs(pairs):
+    found = run(pairs, ["0-1", "1-2", "1-3"], without=1).set_index("image_id")
+    assert list(found.index) == ["image0", "image2", "image3", "image4"]
+    assert list(found["model_fold"]) == [0, 2, 3, 0]
+    assert list(found["model_digest"]) == ["0-1", "1-2", "1-3", "0-1"]
+    assert list(found["score"]) == pytest.approx([0.1, 0.3, 0.4, 0.1])
+    assert found["held_out"].all()
+    assert found["detection_id"].str.contains("-without1-").all()
+
+
+@pytest.mark.parametrize("models", [["0-1", "1-2", "2-3"], ["1-2", "0-1", "1-3"], ["0-1", "1-2", "1-2"]])
+def test_a_model_that_saw_the_fold_left_out_is_refused(pairs, models):
+    with pytest.raises(ModelError, match=r"trained without fold \d and \d, expected without fold \d and \d"):
+        run(pairs, models, without=1)
+
+
+def test_a_model_of_a_pair_is_none_of_a_fold_and_the_other_way_round(pairs, monkeypatch):
+    with pytest.raises(ModelError, match="without fold 0 and 1, expected without fold 0;"):
+        run(pairs, ["0-1", "1-2", "1-3"])
+    monkeypatch.setattr(shard, "load_detector", lambda path, device: detector(int(path)))
+    with pytest.raises(ModelError, match="without fold 0, expected without fold 0 and 1"):
+        run(pairs, ["0", "2", "3"], without=1)
 
 
 def test_rivals_weigh_scores_and_leave_the_confidence_as_it_is(hospital):
@@ -188,7 +228,7 @@ def test_single_model_judges_everybody_and_says_whom_it_saw(hospital):
 
 
 def test_models_in_another_order_are_refused(hospital):
-    with pytest.raises(ModelError, match="fold 1, expected fold 0"):
+    with pytest.raises(ModelError, match="without fold 1, expected without fold 0"):
         run(hospital, ["1", "0", "2"])
 
 

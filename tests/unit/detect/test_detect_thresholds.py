@@ -78,14 +78,15 @@ def image_row(image: int) -> dict:
     }
 
 
-def choose(tmp_path, detections, lesions, images=9, **settings):
+def choose(tmp_path, detections, lesions, images=9, without=None, **settings):
     paths = {name: tmp_path / f"{name}.tsv" for name in ("detections", "lesions", "training", "thresholds", "curve")}
     tables.write(tables.DETECTIONS, tables.from_rows(tables.DETECTIONS, detections), paths["detections"])
     tables.write(tables.LESIONS, tables.from_rows(tables.LESIONS, lesions), paths["lesions"])
     rows = [image_row(number) for number in range(images)]
     tables.write(tables.TRAINING, tables.from_rows(tables.TRAINING, rows), paths["training"])
     lists = ([paths["detections"]], [paths["training"]], [paths["lesions"]])
-    choose_thresholds(*lists, "yolov5n", [0, 1, 2], {**CROPS, **settings}, paths["thresholds"], paths["curve"])
+    written = paths["thresholds"], paths["curve"]
+    choose_thresholds(*lists, "yolov5n", [0, 1, 2], {**CROPS, **settings}, *written, without)
     return tables.read(tables.THRESHOLDS, paths["thresholds"]).set_index("fold")
 
 
@@ -192,3 +193,13 @@ def test_image_in_another_data_set_is_another_image():
     truth = tables.from_rows(tables.LESIONS, [lesion(1, [10, 10, 30, 30])])
     judged = judge_detections(tables.from_rows(tables.TRAINING, [other]), found, truth, 0.2)
     assert (len(judged.false_scores), len(judged.best_hits), judged.images) == (0, 0, 1)
+
+
+def test_without_a_fold_its_images_count_for_no_threshold(tmp_path):
+    detections, lesions = random_case(4)
+    nested = choose(tmp_path, detections, lesions, without=1)
+    assert list(nested.index) == [0, 2, -1]
+    assert list(nested["images"]) == [3, 3, 6]  # those of fold 2, of fold 0, of both
+    louder = [row | {"score": 1.0} if row["model_fold"] == 1 else row for row in detections]
+    assert choose(tmp_path, louder, lesions, without=1).equals(nested)
+    assert not choose(tmp_path, louder, lesions).loc[[0, 2]].equals(nested.loc[[0, 2]])

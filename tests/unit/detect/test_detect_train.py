@@ -14,7 +14,7 @@ import yaml
 
 from mammoflow import tables
 from mammoflow.detect.model import load_detector
-from mammoflow.detect.train import check_leakage, split_fold, thin_background, train_detector
+from mammoflow.detect.train import check_leakage, split_folds, thin_background, train_detector
 from mammoflow.detect.trainer import FoldTrainer
 from mammoflow.errors import DataError, LeakageError, ModelError
 
@@ -37,12 +37,11 @@ def training_table(patients: int, folds: int = 3, views: int = 2) -> pd.DataFram
     return tables.from_rows(tables.TRAINING, rows)
 
 
-def train(study, where: Path, seed: int = 1, fold: int = 0, **changed) -> Path:
+def train(study, where: Path, seed: int = 1, fold: int = 0, without: int | None = None, **changed) -> Path:
     folder = where / f"fold{fold}"
     settings = {**study.settings, **changed}
-    train_detector(
-        [study.table], "yolov5n", fold, settings, seed, "cpu", folder / "model.safetensors", folder / "history.csv"
-    )
+    files = folder / "model.safetensors", folder / "history.csv"
+    train_detector([study.table], "yolov5n", fold, settings, seed, "cpu", *files, without=without)
     return folder
 
 
@@ -53,7 +52,7 @@ def sha256(path: Path) -> str:
 @pytest.mark.parametrize("fold", [0, 1, 2])
 def test_no_patient_is_on_two_sides(fold):
     table = training_table(24)
-    split = split_fold(table, fold, 0.25, 7)
+    split = split_folds(table, (fold,), 0.25, 7)
     sides = [set(split.training["patient_key"]), set(split.validation["patient_key"])]
     held_out = set(table.loc[table["fold"] == fold, "patient_key"])
     assert not sides[0] & sides[1]
@@ -65,21 +64,21 @@ def test_no_patient_is_on_two_sides(fold):
 
 def test_validation_part_depends_on_the_seed_and_not_on_the_order():
     table = training_table(24)
-    first = split_fold(table, 0, 0.25, 7)
-    assert split_fold(table.sample(frac=1, random_state=1), 0, 0.25, 7).validation.equals(first.validation)
-    others = [set(split_fold(table, 0, 0.25, seed).validation["patient_key"]) for seed in range(5)]
+    first = split_folds(table, (0,), 0.25, 7)
+    assert split_folds(table.sample(frac=1, random_state=1), (0,), 0.25, 7).validation.equals(first.validation)
+    others = [set(split_folds(table, (0,), 0.25, seed).validation["patient_key"]) for seed in range(5)]
     assert any(other != set(first.validation["patient_key"]) for other in others)
 
 
 def test_share_of_zero_puts_nobody_apart_and_a_small_one_somebody():
-    assert len(split_fold(training_table(9), 0, 0.0, 7).validation) == 0
-    assert split_fold(training_table(9), 0, 0.01, 7).validation["patient_key"].nunique() == 1
+    assert len(split_folds(training_table(9), (0,), 0.0, 7).validation) == 0
+    assert split_folds(training_table(9), (0,), 0.01, 7).validation["patient_key"].nunique() == 1
 
 
 def test_a_known_lesion_without_frame_is_no_background():
     table = training_table(9)
     table["unframed"] = 1  # beside a frame in every second image
-    split = split_fold(table, 0, 0.0, 7)
+    split = split_folds(table, (0,), 0.0, 7)
     assert len(split.training) == 6
     assert (split.training["lesions"] == 1).all()
 
@@ -96,17 +95,27 @@ def test_background_comes_at_a_set_ratio(ratio, negatives):
 
 def test_too_few_patients_is_said():
     with pytest.raises(DataError, match="expected at least 2"):
-        split_fold(training_table(2, folds=2), 0, 0.2, 7)
+        split_folds(training_table(2, folds=2), (0,), 0.2, 7)
 
 
 @pytest.mark.parametrize("column", ["patient_key", "pixel_digest"])
 def test_leaks_are_refused(column):
     table = training_table(6)
     inside, outside = table[table["fold"] != 0].copy(), table[table["fold"] == 0]
-    check_leakage(inside, outside, 0)
+    check_leakage(inside, outside, (0,))
     inside.loc[inside.index[0], column] = outside[column].iloc[0]
     with pytest.raises(LeakageError, match="fold 0"):
-        check_leakage(inside, outside, 0)
+        check_leakage(inside, outside, (0,))
+    with pytest.raises(LeakageError, match="folds 0 and 2: 1 "):
+        check_leakage(inside, outside, (0, 2))
+
+
+def test_two_folds_are_left_out_together():
+    table = training_table(24)
+    split = split_folds(table, (0, 2), 0.25, 7)
+    assert set(split.training["fold"]) == set(split.validation["fold"]) == {1}
+    with pytest.raises(DataError, match=r"folds 0 and 2: 1 patients of other folds.*expected at least 2"):
+        split_folds(training_table(4), (0, 2), 0.25, 7)
 
 
 def test_misplaced_label_file_is_named(tiny_study, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from ultralytics.data.utils import img2label_paths
 
 from mammoflow import tables
-from mammoflow.detect.train import split_fold
+from mammoflow.detect.train import split_folds
 from mammoflow.errors import DataError, LeakageError
 from mammoflow.geometry import Transform
 from mammoflow.mining import accept_frames, write_round
@@ -135,9 +135,9 @@ def test_pictures_without_frames_are_laid_out_for_background_only(study):
 
 def test_a_fold_never_learns_from_its_own_patients_frames(study):
     found = write_round(accepted(), study["images"], study["lesions"], study["patients"], True, "round/shard")
-    split = split_fold(found, 0, 0, seed=1)
+    split = split_folds(found, (0,), 0, seed=1)
     assert set(split.training["patient_key"]) == {"patient1", "patient3"}
-    assert set(split_fold(found, 1, 0, seed=1).training["patient_key"]) == {"patient0", "patient2"}
+    assert set(split_folds(found, (1,), 0, seed=1).training["patient_key"]) == {"patient0", "patient2"}
 
 
 def test_a_patient_without_a_fold_is_refused(study):

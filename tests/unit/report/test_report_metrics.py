@@ -158,7 +158,7 @@ def test_one_class_only(made_up, study_of):
 def test_only_external_data_sets(made_up, settings, tmp_path):
     settings["datasets"] = settings["datasets"][1:]
     tables_of = {name: value for name, value in vars(made_up).items() if isinstance(value, pd.DataFrame)}
-    names = Study.__dataclass_fields__.keys() - {"settings"}
+    names = Study.__dataclass_fields__.keys() - {"settings", "nested"}
     study = Study(
         settings,
         **{

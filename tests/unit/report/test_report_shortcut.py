@@ -39,6 +39,16 @@ def test_a_crop_is_never_judged_by_a_model_that_saw_its_fold():
     assert not np.allclose(first[~own], again[~own])
 
 
+def test_nested_crops_teach_in_place_of_those_that_are_judged():
+    table, fold = crops(), 1
+    own = table["fold"] == fold
+    nested = crops(seed=5).query("fold != 1")
+    judged = shortcut.probabilities(table, {fold: nested})
+    model = shortcut.baseline().fit(nested[shortcut.FEATURES], nested["label"] == "malignant")
+    np.testing.assert_allclose(judged[own], model.predict_proba(table.loc[own, shortcut.FEATURES])[:, 1])
+    np.testing.assert_allclose(judged[~own], shortcut.probabilities(table)[~own])
+
+
 def test_external_crops_teach_nothing():
     internal, external = crops(), crops(40, seed=1, dataset="outside").assign(fold=-1, machine="unseen")
     both = pd.concat([internal, external], ignore_index=True)

@@ -45,6 +45,7 @@ def cut_shard(
     table: str | Path,
     screened: str | Path,
     pictures: str | Path,
+    without: int | None = None,
 ) -> None:
     """Cut the crops of a shard and write their table.
 
@@ -65,6 +66,7 @@ def cut_shard(
     screened : table of `mammoflow.tables.SCREENED` to write: every frame above the threshold, dropped ones included.
     pictures : directory to make, with one PNG a crop in ``malignant/`` and ``benign/``: 16-bit where masters are kept
         (``images.masters``), 8-bit otherwise.
+    without : fold whose patients give no crop: the crops teach the classifier that must not know of them.
 
     Raises
     ------
@@ -82,6 +84,7 @@ def cut_shard(
     shown = shown[shown["status"] == "ok"]
     known = tables.read(tables.PATIENTS, patients).set_index(["dataset", "patient_key"])
     accepted = tables.read(tables.THRESHOLDS, thresholds).set_index("fold")["threshold"]
+    shown = shown[np.array([_patient(known, image)["fold"] != without for image in shown.itertuples()], bool)]
     lowest = {
         str(image.image_id): _threshold(accepted, _patient(known, image), protocol) for image in shown.itertuples()
     }
@@ -101,7 +104,8 @@ def cut_shard(
         dropped.update(unmatched=mined.unmatched, repeated=mined.repeated)
         place = {"fold": int(patient["fold"]), "protocol": protocol, "config_digest": digest}
         sides = [crop_side(one.box, settings, spacings.get(str(image.image_id), math.nan)) for one in mined.candidates]
-        rows += _cut_image(image, mined.candidates, sides, Path(pictures), place)
+        name = f"{image.image_id}-{SHORT[protocol]}{'' if without is None else without}"
+        rows += _cut_image(image, mined.candidates, sides, Path(pictures), name, place)
     tables.write(tables.CROPS, tables.from_rows(tables.CROPS, rows), table)
     counts = Counter(row["label"] for row in rows)
     log.info(
@@ -232,7 +236,7 @@ def _read(path: str | Path) -> Picture:
 
 
 def _cut_image(
-    image: Any, candidates: list[Candidate], sides: list[int], pictures: Path, place: dict[str, Any]
+    image: Any, candidates: list[Candidate], sides: list[int], pictures: Path, name: str, place: dict[str, Any]
 ) -> list[dict[str, Any]]:
     if not candidates:
         return []
@@ -240,7 +244,7 @@ def _cut_image(
     rows = []
     for number, (candidate, side) in enumerate(zip(candidates, sides, strict=True)):
         box = crop_box(candidate.box, side)
-        crop_id = f"{image.image_id}-{SHORT[place['protocol']]}-{number:03d}"
+        crop_id = f"{name}-{number:03d}"
         path = pictures / candidate.label / f"{crop_id}.png"
         write_bytes(path, cv2.imencode(".png", cut(source, box))[1].tobytes())
         rows.append(

@@ -36,6 +36,7 @@ class Detector:
     classes : names by class number, ``("lesion", "nipple")``.
     image_size : side of the input, pixels.
     fold : fold whose patients it never saw.
+    without : another such fold, or None.
     digest : first 16 hexadecimal digits of the file's SHA-256.
     tiles : how pictures are cut up for it; see `mammoflow.detect.tiles.tile_grid`.
     """
@@ -47,6 +48,12 @@ class Detector:
     fold: int
     digest: str
     tiles: dict[str, Any] | None = None
+    without: int | None = None
+
+    @property
+    def left_out(self) -> set[int]:
+        """Folds whose patients it never saw."""
+        return {self.fold} if self.without is None else {self.fold, self.without}
 
 
 def is_rtdetr(architecture: str) -> bool:
@@ -98,7 +105,8 @@ def load_detector(path: str | Path, device: str = "cpu") -> Detector:
         model.end2end = False  # the dense output, as in validation; overlaps go by non-maximum suppression
     model = model.float().eval().to(device).requires_grad_(False)
     digest = file_sha256(path)[:DIGEST_LENGTH]
-    return Detector(model, architecture, classes, header["image_size"], header["fold"], digest, header.get("tiles"))
+    tiles, without = header.get("tiles"), header.get("without")
+    return Detector(model, architecture, classes, header["image_size"], header["fold"], digest, tiles, without)
 
 
 def load_pretrained(model: torch.nn.Module, path: str, sha256: str) -> tuple[int, int]:

@@ -55,6 +55,7 @@ def detect_shards(
     device: str,
     threads: int,
     detections: str | Path,
+    without: int | None = None,
 ) -> None:
     """Frame the pictures of one or several shards and write the detections in pixels of the stored images.
 
@@ -63,6 +64,9 @@ def detect_shards(
     With the models of all folds, each patient is judged by the model of its own fold, which never saw it, and an
     external patient by all of them, merged. With those of a single fold (the paper's protocol) everybody is judged by
     them, and `held_out` says whether they had seen the patient. A fold's several members are merged, too.
+
+    With `without`, the study is taken as if that fold didn't exist: none of its pictures is judged, and each model has
+    seen neither its patients nor those of the fold that it judges.
 
     Parameters
     ----------
@@ -73,6 +77,7 @@ def detect_shards(
     device : ``cpu`` or ``cuda``.
     threads : CPU threads; on a GPU as many read pictures for it.
     detections : table of `mammoflow.tables.DETECTIONS` to write.
+    without : fold to go without; `models` are then those of the other folds.
 
     Raises
     ------
@@ -83,17 +88,22 @@ def detect_shards(
     """
     torch.set_num_threads(threads)
     detectors = [load_detector(path, device) for path in models]
-    check_folds(detectors, models)
+    check_folds(detectors, models, without)
+    known = tables.read(tables.PATIENTS, patients).set_index(["dataset", "patient_key"])
     table = tables.read_all(tables.IMAGES, images)
     table = table[table["status"] == "ok"]
+    table = table[np.array([_patient_of(row, known)["fold"] != without for row in table.itertuples()], bool)]
     check = [read_picture(path) for path in table["train_png"].iloc[:CHECKED]]
     detectors = [with_backend(one, settings["backend"], threads, check, settings) for one in detectors]
-    known = tables.read(tables.PATIENTS, patients).set_index(["dataset", "patient_key"])
+    variant = f"-without{without}" if without is not None else "-paper" if _of_one_fold(detectors) else ""
     readers = 1 if device == "cpu" else threads  # on a CPU the network takes the threads
+    judges = [
+        _judge_of(_patient_of(row, known), detectors, settings["background"], without) for row in table.itertuples()
+    ]
     found = [
         row
-        for image, judge, frames in progress(_judged(table, known, detectors, settings, readers), len(table), "images")
-        for row in _rows(image, judge, frames, paper=_of_one_fold(detectors))
+        for image, judge, frames in progress(_judged(table, judges, settings, readers), len(table), "images")
+        for row in _rows(image, judge, frames, variant)
     ]
     result = tables.from_rows(tables.DETECTIONS, found).sort_values("detection_id", kind="stable")
     if settings["rivals"]:
@@ -102,19 +112,32 @@ def detect_shards(
     log.info("%d frames in %d images", len(found), len(table))
 
 
-def check_folds(detectors: list[Detector], paths: list[str] | list[Path]) -> None:
-    """Refuse models given in another order than that of their folds, or a fold with other members than the first."""
-    members = max(1, sum(detector.fold == 0 for detector in detectors))
+def check_folds(detectors: list[Detector], paths: list[str] | list[Path], without: int | None = None) -> None:
+    """Refuse models given in another order than that of their folds, or a fold with other members than the first.
+
+    With `without`, the folds are all but that one, and each model must have gone without it, too.
+    """
+    folds = [fold for fold in range(len(detectors) + 1) if fold != without]
+    also = set() if without is None else {without}
+    members = max(1, sum(detector.left_out == {folds[0], *also} for detector in detectors))
     if len(detectors) % members:
-        raise ModelError(f"{paths[-1]}: a fold lacks members, expected {members} of each as of fold 0; train them")
+        raise ModelError(
+            f"{paths[-1]}: a fold lacks members, expected {members} of each as of fold {folds[0]}; train them"
+        )
     for place, (detector, path) in enumerate(zip(detectors, paths, strict=True)):
-        if detector.fold != place // members:
+        expected = {folds[place // members], *also}
+        if detector.left_out != expected:
             raise ModelError(
-                f"{path}: was trained for fold {detector.fold}, expected fold {place // members}; train it again"
+                f"{path}: was trained without fold {_listed(detector.left_out)}, expected without fold "
+                f"{_listed(expected)}; train it again"
             )
 
 
-def choose_judge(detectors: list[Detector], fold: int, annotated: bool) -> Judge:
+def _listed(folds: set[int]) -> str:
+    return " and ".join(map(str, sorted(folds)))
+
+
+def choose_judge(detectors: list[Detector], fold: int, annotated: bool, without: int | None = None) -> Judge:
     """Say who judges a patient.
 
     Parameters
@@ -122,7 +145,11 @@ def choose_judge(detectors: list[Detector], fold: int, annotated: bool) -> Judge
     detectors : of all folds, or of a single one.
     fold : of the patient, -1 for an external one.
     annotated : whether the patient's images are trained on.
+    without : fold that the study goes without; see `detect_shards`.
     """
+    if without is not None:
+        never = {fold, without}
+        return Judge(tuple(one for one in detectors if one.left_out == never), fold, held_out=True)
     if _of_one_fold(detectors):
         only = detectors[0].fold
         return Judge(tuple(detectors), only, held_out=not annotated or fold in (only, EXTERNAL_FOLD))
@@ -187,12 +214,10 @@ def read_picture(path: str | Path) -> NDArray[np.uint8]:
 
 
 def _judged(
-    table: pd.DataFrame, patients: pd.DataFrame, detectors: list[Detector], settings: dict[str, Any], readers: int
+    table: pd.DataFrame, judges: list[Judge], settings: dict[str, Any], readers: int
 ) -> Iterator[tuple[Any, Judge, Frames]]:
     """Every image's row with its judge and frames; pictures of one judge go through it in batches."""
-    all_learned = settings["background"] == "all"
-    judged = [(row, _judge_of(row, patients, detectors, all_learned)) for row in table.itertuples()]
-    judged.sort(key=lambda pair: pair[1].fold)
+    judged = sorted(zip(table.itertuples(), judges, strict=True), key=lambda pair: pair[1].fold)
     pictures = prefetched(read_picture, [str(row.train_png) for row, _ in judged], AHEAD, readers)
     for _, group in groupby(judged, key=lambda pair: pair[1].fold):
         for batch in _batches(group):
@@ -222,19 +247,23 @@ def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
         yield batch
 
 
-def _judge_of(row: Any, patients: pd.DataFrame, detectors: list[Detector], all_learned: bool) -> Judge:
+def _patient_of(row: Any, patients: pd.DataFrame) -> pd.Series:
     try:
-        patient = patients.loc[(row.dataset, row.patient_key)]
+        return patients.loc[(row.dataset, row.patient_key)]
     except KeyError:
         raise DataError(
             f"image {row.image_id}: its patient {row.patient_key} isn't in the patients table; run labels_patients"
         ) from None
-    return choose_judge(detectors, int(patient["fold"]), all_learned or bool(patient["annotated"]))
 
 
-def _rows(image: Any, judge: Judge, frames: Frames, paper: bool) -> Iterator[dict[str, Any]]:
+def _judge_of(patient: pd.Series, detectors: list[Detector], background: str, without: int | None) -> Judge:
+    annotated = background == "all" or bool(patient["annotated"])
+    return choose_judge(detectors, int(patient["fold"]), annotated, without)
+
+
+def _rows(image: Any, judge: Judge, frames: Frames, variant: str) -> Iterator[dict[str, Any]]:
     architecture, classes = judge.detectors[0].architecture, judge.detectors[0].classes
-    label = architecture.replace(".", "_") + ("-paper" if paper else "")
+    label = architecture.replace(".", "_") + variant
     stored = boxes.clip(Transform.from_json(image.transform).backward(frames.boxes), image.width, image.height)
     for number, (box, score, finding) in enumerate(zip(stored.round(2), frames.scores, frames.classes, strict=True)):
         confidence = min(1.0, round(float(score), 6))

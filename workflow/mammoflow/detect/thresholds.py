@@ -44,6 +44,7 @@ def choose_thresholds(
     settings: dict[str, Any],
     thresholds: str | Path,
     curve: str | Path,
+    without: int | None = None,
 ) -> None:
     """Choose every fold's threshold on the images of the other folds, and one for external images on all.
 
@@ -58,6 +59,7 @@ def choose_thresholds(
         `false_frames_per_image`; and `match_iou`.
     thresholds : table of `mammoflow.tables.THRESHOLDS` to write, fold -1 last.
     curve : table of `mammoflow.tables.CURVE` to write: what other thresholds would have reached.
+    without : fold whose images count for none of them and which gets no threshold.
 
     Raises
     ------
@@ -72,8 +74,9 @@ def choose_thresholds(
     truth = tables.read_all(tables.LESIONS, lesions)
     truth = truth[truth["expert"] & (truth["finding"] == "lesion")].dropna(subset=BOX)
     images = tables.read_all(tables.TRAINING, training)
+    images = images[images["fold"] != without]
     rows, points = [], []
-    for fold in [*folds, EXTERNAL_FOLD]:
+    for fold in [*(fold for fold in folds if fold != without), EXTERNAL_FOLD]:
         judged = judge_detections(images[images["fold"] != fold], found, truth, settings["match_iou"])
         threshold = choose(judged, settings)
         rows.append({"detector": detector, "fold": fold, **_reached(judged, threshold)})

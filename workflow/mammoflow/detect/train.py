@@ -48,6 +48,7 @@ def train_detector(
     model: str | Path,
     history: str | Path,
     start: str | Path | None = None,
+    without: int | None = None,
 ) -> None:
     """Train `architecture` on the patients of every fold but `fold`; write its best weights and its history.
 
@@ -66,13 +67,14 @@ def train_detector(
     model : safetensors file to write; see `mammoflow.detect.model.load_detector`.
     history : CSV file to write, one row an epoch: losses and validation figures.
     start : detector of `mammoflow.detect.pretrain.pretrain_detector`; training starts from its weights, not `weights`.
+    without : another fold whose patients the detector must not see.
 
     Raises
     ------
     DataError
         Too few patients with a lesion, or label files where Ultralytics doesn't look.
     LeakageError
-        A patient or a picture of `fold` is also in another fold.
+        A patient or a picture of `fold` or `without` is also in another fold.
     """
     integrations_off()
     chosen = {key: settings.get(key) for key in TRAINING_KEYS}
@@ -80,11 +82,12 @@ def train_detector(
     if start:
         chosen["weights"] = {"path": str(start), "sha256": file_sha256(start)}
     table = tables.read_all(tables.TRAINING, training)
-    split = split_fold(table, fold, settings["validation_share"], seed)
-    config = settings_digest([architecture, fold, seed, device, chosen])
+    left_out = (fold,) if without is None else (fold, without)
+    split = split_folds(table, left_out, settings["validation_share"], seed)
+    config = settings_digest([architecture, left_out, seed, device, chosen])
     work = Path(model).parent.with_suffix(".work") / _work_name(config, split)
     state = work / "weights" / "last.pt"
-    header = _header(architecture, fold, split, chosen, config)
+    header = _header(architecture, left_out, split, chosen, config)
     if settings["tiles"]:
         split = Split(*(write_tiles(rows, settings["tiles"], work) for rows in (split.training, split.validation)))
     split = Split(thin_background(split.training, settings["background_per_positive"], seed), split.validation)
@@ -99,8 +102,8 @@ def train_detector(
         shutil.rmtree(stale)
 
 
-def split_fold(table: pd.DataFrame, fold: int, validation_share: float, seed: int) -> Split:
-    """Leave out the fold; of the other patients, put some apart to choose the epoch.
+def split_folds(table: pd.DataFrame, left_out: tuple[int, ...], validation_share: float, seed: int) -> Split:
+    """Leave out the folds; of the other patients, put some apart to choose the epoch.
 
     A picture with a known lesion that has no frame, and none that has, is left out: as background it would teach the
     detector to overlook lesions. Patients are put apart in the order of a hash of seed and patient, so another patient
@@ -109,19 +112,21 @@ def split_fold(table: pd.DataFrame, fold: int, validation_share: float, seed: in
     Parameters
     ----------
     table : rows of `mammoflow.tables.TRAINING`.
-    fold : fold to leave out.
+    left_out : folds to leave out.
     validation_share : share of the patients to put apart, 0..1; at least one when above 0, none at 0.
     seed : of the choice.
     """
-    rows = table[table["fold"] != fold].sort_values("image_id")
+    held_out = table["fold"].isin(left_out)
+    rows = table[~held_out].sort_values("image_id")
     rows = rows[(rows["lesions"] > 0) | (rows["unframed"] == 0)]
-    check_leakage(rows, table[table["fold"] == fold], fold)
+    check_leakage(rows, table[held_out], left_out)
     keys = sorted(set(rows.loc[rows["lesions"] > 0, "patient_key"]), key=lambda key: text_digest(str(seed), key))
     count = max(1, round(validation_share * len(keys))) if validation_share else 0
     if len(keys) <= count:
         raise DataError(
-            f"fold {fold}: {len(keys)} patients of other folds have a framed lesion, expected at least {count + 1}: "
-            "annotate more patients or lower labels.folds or detect.validation_share in config.yaml"
+            f"{_named(left_out)}: {len(keys)} patients of other folds have a framed lesion, "
+            f"expected at least {count + 1}: annotate more patients or lower labels.folds or detect.validation_share "
+            "in config.yaml"
         )
     apart = rows["patient_key"].isin(keys[:count])
     return Split(rows[~apart], rows[apart])
@@ -140,15 +145,19 @@ def thin_background(rows: pd.DataFrame, per_positive: float | None, seed: int) -
     return rows[positive | rows["image_id"].isin(kept)]
 
 
-def check_leakage(rows: pd.DataFrame, held_out: pd.DataFrame, fold: int) -> None:
-    """Refuse training rows that share a patient or pixel content with the fold left out."""
+def check_leakage(rows: pd.DataFrame, held_out: pd.DataFrame, left_out: tuple[int, ...]) -> None:
+    """Refuse training rows that share a patient or pixel content with the folds left out."""
     for column, what in (("patient_key", "patients"), ("pixel_digest", "pictures")):
         shared = sorted((set(rows[column]) & set(held_out[column])) - {""})
         if shared:
             raise LeakageError(
-                f"fold {fold}: {len(shared)} {what} are also in the folds it is trained on, first {shared[0]}; "
+                f"{_named(left_out)}: {len(shared)} {what} are also in the folds it is trained on, first {shared[0]}; "
                 "expected none: remove the duplicates or give both patients one id, then run again"
             )
+
+
+def _named(folds: tuple[int, ...]) -> str:
+    return f"fold{'s' if len(folds) > 1 else ''} {' and '.join(map(str, folds))}"
 
 
 def _write_data_set(split: Split, work: Path) -> None:
@@ -251,14 +260,17 @@ def _finished(state: Path) -> bool:
     return state.exists() and torch.load(state, map_location="cpu", weights_only=True)["finished"]
 
 
-def _header(architecture: str, fold: int, split: Split, settings: dict[str, Any], config: str) -> dict[str, Any]:
+def _header(
+    architecture: str, left_out: tuple[int, ...], split: Split, settings: dict[str, Any], config: str
+) -> dict[str, Any]:
     patients = sorted(set(split.training["patient_key"]) | set(split.validation["patient_key"]))
     return {
         "architecture": architecture,
         "classes": FINDINGS,
         "channels": CHANNELS,
         "image_size": settings["image_size"],
-        "fold": fold,
+        "fold": left_out[0],
+        "without": left_out[1] if len(left_out) > 1 else None,
         "tiles": settings["tiles"],
         "training_patients": text_digest(*patients),
         "config_digest": config,

@@ -23,8 +23,11 @@ def described(study: Study, protocol: str) -> pd.DataFrame:
     Columns dataset, crop_id, ``shortcut`` (the baseline's probability) and ``content`` (type of the true lesion that
     the crop's frame finds, ``no lesion`` for none).
     """
-    crops = shortcut.features(study, protocol)
-    return crops[["dataset", "crop_id"]].assign(shortcut=shortcut.probabilities(crops), content=_contents(study, crops))
+    crops = shortcut.features(study, study.crops[study.crops["protocol"] == protocol])
+    nested = study.nested if protocol == "out_of_fold" else {}
+    taught = {fold: shortcut.features(study, rows) for fold, rows in nested.items()}
+    judged = shortcut.probabilities(crops, taught)
+    return crops[["dataset", "crop_id"]].assign(shortcut=judged, content=_contents(study, crops))
 
 
 def _contents(study: Study, crops: pd.DataFrame) -> np.ndarray:

@@ -156,8 +156,8 @@ def _chance_text(auc: dict[str, Any]) -> str:
     if auc["high"] >= CHANCE:
         return " It isn't shown to tell the crops apart at all."
     return (
-        " That is clearly below chance: what taught the classifier is contradicted here. Few crops can do that, and "
-        "out of fold the detectors that framed them (docs/design.md, What crops carry from fold to fold). Look at the "
+        " That is clearly below chance: what taught the classifier is contradicted here. Few crops can do that, and so "
+        "can out-of-fold crops without crops.nested (docs/design.md, What crops carry from fold to fold). Look at the "
         "figures by fold, and at the labels."
     )
 

@@ -1,9 +1,11 @@
 """Shortcut audit: how well malignant and benign crops are told apart without looking at their tissue.
 
 A logistic regression on box size, position, aspect, the detector's score, mean grey and machine, in the study's own
-folds. A crop classifier that isn't better than this may have learnt how the crops were gathered, not what they show.
+folds, taught by the crops that teach the classifiers. A crop classifier that isn't better than this may have learnt how
+the crops were gathered, not what they show.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +22,11 @@ from mammoflow.tables import EXTERNAL_FOLD
 
 NUMBERS = ["log_area", "log_aspect", "relative_x", "relative_y", "score", "mean_grey"]
 FEATURES = [*NUMBERS, "machine"]
+NOT_NESTED: Mapping[int, pd.DataFrame] = {}
 
 
-def features(study: Study, protocol: str) -> pd.DataFrame:
-    """CROPS rows of a protocol with the baseline's features.
+def features(study: Study, crops: pd.DataFrame) -> pd.DataFrame:
+    """CROPS rows with the baseline's features.
 
     Returns
     -------
@@ -32,7 +35,7 @@ def features(study: Study, protocol: str) -> pd.DataFrame:
     the crop's picture, 0..255; ``machine``.
     """
     known = study.pictures[[*IMAGE, "width", "height", "image_laterality", "machine"]]
-    crops = study.crops[study.crops["protocol"] == protocol].merge(known, on=IMAGE)
+    crops = crops.merge(known, on=IMAGE)
     width, height = (crops["x2"] - crops["x1"]).clip(lower=1), (crops["y2"] - crops["y1"]).clip(lower=1)
     x = (crops["x1"] + crops["x2"]) / 2 / crops["width"]
     return crops.assign(
@@ -64,20 +67,25 @@ def baseline() -> Pipeline:
     )
 
 
-def probabilities(crops: pd.DataFrame) -> pd.Series:
+def probabilities(crops: pd.DataFrame, nested: Mapping[int, pd.DataFrame] = NOT_NESTED) -> pd.Series:
     """Judge each row of `features`: internal crops out of fold, external ones by a model of all internal ones.
+
+    Parameters
+    ----------
+    crops : rows to judge.
+    nested : rows that teach the model of a fold in place of those of `crops`; none of them is of that fold.
 
     Returns
     -------
     float64 series, index of `crops`, probability of malignant; NaN where the other folds hold one class only.
     """
-    malignant = crops["label"] == "malignant"
     internal = crops["fold"] != EXTERNAL_FOLD
     result = pd.Series(np.nan, index=crops.index)
     for fold in sorted(set(crops["fold"])):
         judged = crops["fold"] == fold
-        learnt = internal & ~judged
-        if malignant[learnt].nunique() == 2:
-            model = baseline().fit(crops.loc[learnt, FEATURES], malignant[learnt])
+        learnt = nested.get(fold, crops[internal & ~judged])
+        malignant = learnt["label"] == "malignant"
+        if malignant.nunique() == 2:
+            model = baseline().fit(learnt[FEATURES], malignant)
             result[judged] = model.predict_proba(crops.loc[judged, FEATURES])[:, 1]
     return result

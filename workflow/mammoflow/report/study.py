@@ -1,7 +1,7 @@
 """A study's tables in memory, and the groups of data sets that are evaluated together."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -33,6 +33,8 @@ SCHEMAS = {
     "duplicates": tables.DUPLICATES,
 }
 
+NESTED = "nested"  # and the number of a fold: the crops that its classifier learned from, where they are nested
+
 # Settings that name places of the user's file system: no report shows them and no digest depends on them.
 _PLACES = {"root", "roots", "path", "paths", "study", "secret_file", "map"}
 
@@ -52,7 +54,10 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Study:
-    """Settings (as `mammoflow.config.check_config` returns them) and tables (schemas in `mammoflow.tables`)."""
+    """Settings (as `mammoflow.config.check_config` returns them) and tables (schemas in `mammoflow.tables`).
+
+    `nested` holds the CROPS tables that taught the classifier of each fold, where that are others than `crops`.
+    """
 
     settings: dict[str, Any]
     indices: pd.DataFrame
@@ -73,6 +78,7 @@ class Study:
     crop_maps: pd.DataFrame
     faithfulness: pd.DataFrame
     anatomy: pd.DataFrame
+    nested: dict[int, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def cohorts(self) -> list[Cohort]:
@@ -156,14 +162,21 @@ def load(settings: dict[str, Any], paths: Mapping[str, str | Iterable[str]]) -> 
     Parameters
     ----------
     settings : the study's settings, as `mammoflow.config.check_config` returns them.
-    paths : table name (as in STUDY_TABLES of workflow/rules/report.smk) -> its file or files; other names are ignored.
+    paths : table name (as in STUDY_TABLES of workflow/rules/report.smk) -> its file or files; other names are ignored,
+        and nested crops may be missing.
 
     Raises
     ------
     DataError
         A table is missing or doesn't fit its schema.
     """
-    return Study(settings, **{name: tables.read_all(schema, _as_list(paths[name])) for name, schema in SCHEMAS.items()})
+    whole = {name: tables.read_all(schema, _as_list(paths[name])) for name, schema in SCHEMAS.items()}
+    nested = {
+        fold: tables.read_all(tables.CROPS, _as_list(paths[f"{NESTED}{fold}"]))
+        for fold in range(settings["labels"]["folds"])
+        if f"{NESTED}{fold}" in paths
+    }
+    return Study(settings, **whole, nested=nested)
 
 
 def _as_list(paths: str | Iterable[str]) -> list[str]:

@@ -95,7 +95,8 @@ def rules(study: Study) -> dict[str, str]:
         ),
         "shortcut": (
             "Logistic regression on the frame's area, aspect and position, the detector's score, the crop's mean grey"
-            " and the machine, trained in the study's own patient-wise folds. Clearly better: the interval of the "
+            " and the machine, trained in the study's own patient-wise folds on the crops that teach the classifiers. "
+            "Clearly better: the interval of the "
             "paired difference of AUCs lies above 0."
         ),
         "nipple": (
