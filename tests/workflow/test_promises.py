@@ -180,7 +180,8 @@ def test_a_removed_negative_file_converts_its_shard_alone_and_is_in_no_table_any
     assert planned_jobs(study) == behind_a_negative(study.all_jobs, shard)
     for table in (study.raw / "truth.tsv", study.raw / "masks.tsv"):  # truth of a missing file is a mistake
         table.write_text("".join(line for line in table.read_text().splitlines(True) if path.name not in line))
-    study.jobs("crops", "detections", "results/labels/hospital/truth.tsv")
+    nested = [f"results/nested/crops/without{fold}/hospital/{shard}.tsv" for fold in range(3)]
+    study.jobs("crops", "detections", *nested, "results/labels/hospital/truth.tsv")
     assert naming(study, image_id) == set()
 
 

@@ -125,8 +125,8 @@ def split_folds(table: pd.DataFrame, left_out: tuple[int, ...], validation_share
     if len(keys) <= count:
         raise DataError(
             f"{_named(left_out)}: {len(keys)} patients of other folds have a framed lesion, "
-            f"expected at least {count + 1}: annotate more patients or lower labels.folds or detect.validation_share "
-            "in config.yaml"
+            f"expected at least {count + 1}: annotate more patients, raise labels.folds or lower "
+            "detect.validation_share in config.yaml"
         )
     apart = rows["patient_key"].isin(keys[:count])
     return Split(rows[~apart], rows[apart])
