@@ -5,7 +5,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -46,6 +46,12 @@ class _LogFile(logging.FileHandler):
         """Close the file even if its last lines can't be written."""
         with suppress(OSError):
             super().close()
+
+
+def fold_left_out(wildcards: Mapping[str, str]) -> int | None:
+    """Fold that a job of nested crops or rounds goes without (wildcard `without`); None where its rule has none."""
+    without = wildcards.get("without")
+    return None if without is None else int(without)
 
 
 @contextmanager

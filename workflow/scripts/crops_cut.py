@@ -1,8 +1,7 @@
 from mammoflow.crops import cut_shard
-from mammoflow.jobs import job
+from mammoflow.jobs import fold_left_out, job
 
 if __name__ == "__main__":
-    without = snakemake.wildcards.get("without")  # where crops are nested, all are out of fold
     with job(snakemake.log[0], f"{snakemake.rule} {' '.join(snakemake.wildcards)}", snakemake.output):
         cut_shard(
             protocol=snakemake.wildcards.get("protocol", "out_of_fold"),
@@ -16,5 +15,5 @@ if __name__ == "__main__":
             table=snakemake.output.table,
             screened=snakemake.output.screened,
             pictures=snakemake.output.pictures,
-            without=None if without is None else int(without),
+            without=fold_left_out(snakemake.wildcards),
         )

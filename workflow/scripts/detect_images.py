@@ -1,9 +1,8 @@
 from mammoflow.detect.shard import detect_shards
-from mammoflow.jobs import job
+from mammoflow.jobs import fold_left_out, job
 
 if __name__ == "__main__":
     models = snakemake.input.models
-    without = snakemake.wildcards.get("without")  # where crops are nested
     with job(
         snakemake.log[0],
         f"{snakemake.rule} {' '.join(snakemake.wildcards)}",
@@ -17,5 +16,5 @@ if __name__ == "__main__":
             device=snakemake.params.device,
             threads=snakemake.threads,
             detections=snakemake.output.detections,
-            without=None if without is None else int(without),
+            without=fold_left_out(snakemake.wildcards),
         )

@@ -1,8 +1,7 @@
 from mammoflow.detect.thresholds import choose_thresholds
-from mammoflow.jobs import job
+from mammoflow.jobs import fold_left_out, job
 
 if __name__ == "__main__":
-    without = snakemake.wildcards.get("without")  # where crops are nested
     with job(snakemake.log[0], f"{snakemake.rule} {' '.join(snakemake.wildcards)}", snakemake.output):
         choose_thresholds(
             detections=list(snakemake.input.detections),
@@ -13,5 +12,5 @@ if __name__ == "__main__":
             settings=snakemake.params.settings,
             thresholds=snakemake.output.thresholds,
             curve=snakemake.output.curve,
-            without=None if without is None else int(without),
+            without=fold_left_out(snakemake.wildcards),
         )

@@ -1,9 +1,8 @@
 from mammoflow.detect.train import train_detector
-from mammoflow.jobs import job
+from mammoflow.jobs import fold_left_out, job
 
 if __name__ == "__main__":
     fold, _, member = snakemake.wildcards.fold.partition("-")
-    without = snakemake.wildcards.get("without")  # where crops are nested
     with job(
         snakemake.log[0],
         f"{snakemake.rule} {' '.join(snakemake.wildcards)}",
@@ -19,5 +18,5 @@ if __name__ == "__main__":
             model=snakemake.output.model,
             history=snakemake.output.history,
             start=snakemake.input.get("start"),
-            without=None if without is None else int(without),
+            without=fold_left_out(snakemake.wildcards),
         )

@@ -163,6 +163,18 @@ def test_what_is_left_is_the_data_set_and_a_detector(tiny_study, tmp_path):
     assert not list(tmp_path.rglob("*.cache"))
 
 
+@pytest.mark.slow
+def test_a_detector_of_a_pair_learns_from_neither_fold_and_says_so(tiny_study, tmp_path):
+    rows = tables.read(tables.TRAINING, tiny_study.table)
+    patients = sorted(set(rows.loc[rows["fold"] == 1, "patient_key"]))
+    rows.loc[rows["patient_key"] == patients[0], "fold"] = 2
+    tables.write(tables.TRAINING, rows, tiny_study.table)
+    folder = train(tiny_study, tmp_path / "out", without=2, validation_share=0, epochs=1)
+    assert load_detector(folder / "model.safetensors").left_out == {0, 2}
+    (work,) = (tmp_path / "out" / "fold0.work").iterdir()
+    assert sorted((work / "train.txt").read_text().split()) == sorted(rows.loc[rows["fold"] == 1, "train_png"])
+
+
 class Killed(BaseException):
     """Stands for a signal: nothing in the training catches it."""
 

@@ -1,7 +1,12 @@
+import dataclasses
+
 import pandas as pd
 import pytest
+from fabricated import fabricate
 
+from mammoflow import tables
 from mammoflow.report import audit
+from mammoflow.report.study import load
 
 
 @pytest.fixture
@@ -58,3 +63,30 @@ def test_every_crop_has_its_groups(made_up_metrics):
     assert {row["group"] for row in entry["by_group"] if row["attribute"] == "density"} == {"a", "b"}
     outside = next(one for one in made_up_metrics["classification"] if one["role"] == "external")
     assert {row["group"] for row in outside["by_group"] if row["attribute"] == "density"} == {"not known"}
+
+
+def test_the_baseline_learns_from_the_crops_that_taught_the_classifier_of_the_fold(made_up):
+    fold, protocol = 1, "out_of_fold"
+    crops = made_up.crops[made_up.crops["protocol"] == protocol]
+    own = crops.set_index(["dataset", "crop_id"])["fold"] == fold
+    flipped = crops[crops["fold"].isin([0, 2])].assign(
+        label=lambda rows: rows["label"].map({"malignant": "benign", "benign": "malignant"})
+    )
+    plain = audit.described(made_up, protocol).set_index(["dataset", "crop_id"])["shortcut"]
+    nested = dataclasses.replace(made_up, nested={fold: flipped})
+    taught = audit.described(nested, protocol).set_index(["dataset", "crop_id"])["shortcut"]
+    assert own.any()
+    assert taught[own].to_numpy() == pytest.approx(1 - plain[own].to_numpy(), abs=1e-3)
+    assert taught[~own].equals(plain[~own])
+    if "paper" in set(made_up.crops["protocol"]):
+        assert audit.described(nested, "paper").equals(audit.described(made_up, "paper"))
+
+
+def test_nested_crops_are_loaded_by_their_fold(settings, made_up, tmp_path):
+    paths = fabricate(tmp_path / "study")
+    assert load(settings, paths).nested == {}
+    crops = made_up.crops.iloc[:3]
+    tables.write(tables.CROPS, crops, tmp_path / "nested.tsv")
+    found = load(settings, paths | {"nested1": [str(tmp_path / "nested.tsv")]}).nested
+    assert list(found) == [1]
+    assert list(found[1]["crop_id"]) == list(crops["crop_id"])
