@@ -341,7 +341,7 @@ def _check_models(study: dict[str, Any]) -> None:
     if crops["nested"] and needed and folds < NESTED_FOLDS:
         raise ConfigError(
             f"config: labels.folds is {folds}, but crops.nested leaves out two folds at a time and needs at least "
-            f"{NESTED_FOLDS}; raise it or set crops.nested: false, and classifiers will look worse than they are"
+            f"{NESTED_FOLDS}; raise it or set crops.nested: false, and classifiers may look worse than they are"
         )
     transformers = [name for name in architectures if "rtdetr" in name]
     if transformers and study["detect"]["image_size"] < RTDETR_SIZE:
