@@ -40,6 +40,8 @@ def test_everything_is_there(finished_study):
     results = finished_study.directory / "results"
     assert (results / "report/index.html").stat().st_size > 10_000
     json.loads((results / "report/metrics.json").read_text())
+    learning = tables.read(tables.LEARNING, results / "report/learning.tsv")
+    assert (learning.more_taught > learning.fewer_taught).all()
     assert {path.name for path in (results / "figures").iterdir()} == {
         f"fig{number:02d}.{kind}" for number in range(1, 13) for kind in ("png", "pdf")
     }

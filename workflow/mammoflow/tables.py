@@ -85,6 +85,15 @@ def _box(what: str) -> dict[str, pa.Column]:
     }
 
 
+def _point(name: str, what: str) -> dict[str, pa.Column]:
+    return {
+        f"{name}_taught": _float(f"framed lesions of the folds that teach, mean, {what}", 0),
+        f"{name}_value": _float(f"lesion sensitivity, {what}; empty when there is no lesion"),
+        f"{name}_low": _float("lower end of its 95 % interval over resamples of patients"),
+        f"{name}_high": _float("upper end"),
+    }
+
+
 _ID = r"^[0-9a-z_-]+$"
 _IMAGE_ID = _text("image: salted hash of the SOP Instance UID, or of the content for other files", pattern=_ID)
 _PATIENT_KEY = _text("patient: salted hash of the patient's id", pattern=r"^[0-9a-z_-]*$")
@@ -165,6 +174,20 @@ ROUNDS = _schema(
         "low": _float("lower end of the 95 % interval over resamples of patients"),
         "high": _float("upper end"),
         "count": _int("lesions, frames or images it is a share of", 0),
+    },
+)
+
+LEARNING = _schema(
+    "learning",
+    {
+        "cohort": _text("data sets"),
+        "detector": _text("detector that crops come from"),
+        "truth": _text("lesions to be found: the expert's or all", ["expert", "any_lesion"]),
+        "false_positives_per_image": _float("rate at which lesions are counted", 0),
+        "lesions": _int("lesions to be found", 0),
+        **_point("fewer", "without two folds"),
+        **_point("more", "without one fold"),
+        **_point("gain", "second less first"),
     },
 )
 
@@ -527,6 +550,7 @@ ALL = {
         MASKS,
         DENSITIES,
         ROUNDS,
+        LEARNING,
         PATIENTS,
         IMAGES,
         MASTERS,

@@ -50,12 +50,13 @@ STUDY_TABLES = {
     ),
 }
 
+WITHOUT = FOLDS if NESTED and "out_of_fold" in PROTOCOLS else []
 # What taught the classifier of each fold, for the shortcut baseline to learn from
 STUDY_TABLES |= {
     f"nested{fold}": shards(
         f"results/nested/crops/without{fold}/{{dataset}}/{{shard}}.tsv", INTERNAL
     )
-    for fold in (FOLDS if NESTED and "out_of_fold" in PROTOCOLS else [])
+    for fold in WITHOUT
 }
 
 MINER = setting("crops", "detector")
@@ -132,6 +133,36 @@ rule report_rounds:
         "../scripts/report_rounds.py"
 
 
+rule report_learning:
+    input:
+        **STUDY_TABLES,
+        **{
+            f"without{fold}": blocks(
+                f"results/nested/detect/{MINER}/without{fold}/{{dataset}}/{{block}}.tsv",
+                INTERNAL,
+            )
+            for fold in WITHOUT
+        },
+    output:
+        table="results/report/learning.tsv",
+    log:
+        "results/logs/report_learning.log",
+    benchmark:
+        "results/benchmarks/report_learning.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(120),
+    params:
+        study=REPORTED,
+        folds=WITHOUT,
+        code=code_digest("report"),
+    script:
+        "../scripts/report_learning.py"
+
+
 rule report_figure:
     input:
         **STUDY_TABLES,
@@ -164,6 +195,7 @@ rule report_page:
         metrics="results/report/metrics.json",
         figures=expand("results/figures/{figure}.png", figure=FIGURES),
         rounds="results/report/rounds.tsv" if len(ROUNDS) > 1 else [],
+        learning="results/report/learning.tsv" if WITHOUT else [],
     output:
         page="results/report/index.html",
     log:

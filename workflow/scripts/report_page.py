@@ -14,4 +14,5 @@ if __name__ == "__main__":
             templates=Path(snakemake.scriptdir).parent / "report",
             page=snakemake.output.page,
             rounds=snakemake.input.get("rounds"),
+            learning=snakemake.input.get("learning"),
         )

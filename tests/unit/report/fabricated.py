@@ -35,7 +35,7 @@ SETTINGS = {
     ],
     "labels": {"folds": 3, "expert_classes": ["malignant"]},
     "detect": {"architectures": ["yolov6n"], "image_size": 320, "rivals": False},
-    "crops": {"detector": "yolov6n", "protocols": ["out_of_fold"], "margin": 1.5},
+    "crops": {"detector": "yolov6n", "protocols": ["out_of_fold"], "nested": False, "margin": 1.5},
     "classify": {"architectures": ["resnet50", "vit_tiny_patch16_224"]},
     "explain": {"composite": "epsilon_gamma_flat"},
     "anatomy": {"min_nipple_score": 0.1},

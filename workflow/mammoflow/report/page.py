@@ -40,6 +40,7 @@ def write(
     templates: str | Path,
     page: str | Path,
     rounds: str | Path | None = None,
+    learning: str | Path | None = None,
 ) -> None:
     """Write the report.
 
@@ -49,6 +50,7 @@ def write(
     templates : directory of page.html.jinja and captions.toml (workflow/report).
     page : HTML file to write.
     rounds : table of `mammoflow.tables.ROUNDS`, where there was more than one round of mining.
+    learning : table of `mammoflow.tables.LEARNING`, where crops are nested.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates), autoescape=True, undefined=jinja2.StrictUndefined
@@ -58,7 +60,12 @@ def write(
         context = _context(study, metrics)
     pictures = {Path(path).stem: inline(Path(path).read_bytes()) for path in figures}
     text = environment.get_template("page.html.jinja").render(
-        metrics=metrics, figures=pictures, captions=captions, rounds=_rounds(rounds), **context
+        metrics=metrics,
+        figures=pictures,
+        captions=captions,
+        rounds=_rounds(rounds),
+        learning=_learning(learning),
+        **context,
     )
     write_text(page, text)
 
@@ -70,10 +77,31 @@ def _rounds(table: str | Path | None) -> list[dict[str, Any]]:
     found = tables.read(tables.ROUNDS, table)
     rows = []
     for (cohort, figure), part in found.groupby(["cohort", "figure"], sort=False):
-        rates = part[["value", "low", "high"]].astype(object).where(part.notna(), None).assign(note="nothing to count")
-        values = [rate_text({str(key): value for key, value in rate.items()}) for rate in rates.to_dict("records")]
+        values = [rate_text(one) for one in _rates(part[["value", "low", "high"]])]
         rows.append({"cohort": cohort, "figure": figure, "values": values, "rounds": part["round"].tolist()})
     return rows
+
+
+def _learning(table: str | Path | None) -> list[dict[str, Any]]:
+    """Rows (a truth and one of fewer, more, gain) of the learning table, with each rate's value as text."""
+    if not table:
+        return []
+    rows = []
+    for (truth, lesions), part in tables.read(tables.LEARNING, table).groupby(["truth", "lesions"], sort=False):
+        for name in ("fewer", "more", "gain"):
+            rates = part[[f"{name}_{end}" for end in ("value", "low", "high")]].set_axis(
+                ["value", "low", "high"], axis=1
+            )
+            texts = [rate_text(one, sign=name == "gain") for one in _rates(rates)]
+            taught = part[f"{name}_taught"].iloc[0]
+            rows.append({"truth": truth, "lesions": lesions, "name": name, "taught": taught, "values": texts})
+    return rows
+
+
+def _rates(found: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of value, low and high as rates."""
+    known = found.astype(object).where(found.notna(), None).assign(note="nothing to count")
+    return [{str(key): value for key, value in rate.items()} for rate in known.to_dict("records")]
 
 
 def _context(study: Study, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -95,6 +123,7 @@ def _context(study: Study, metrics: dict[str, Any]) -> dict[str, Any]:
         "external": [cohort.name for cohort in study.cohorts if cohort.role == "external"],
         "maps": map_groups(study),
         "detector": study.settings["crops"]["detector"],
+        "nested": study.settings["crops"]["nested"],
         "gallery": [group for cohort in study.cohorts for group in gallery(study, cohort)],
         "settings": list(flat_settings(public_settings(study.settings))),
     }
