@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import yaml
+from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
 from mammoflow import config
@@ -31,6 +32,26 @@ def test_nothing_given_is_changed(shipped):
     before = copy.deepcopy(shipped)
     config.check_config(shipped)
     assert shipped == before
+
+
+def test_a_mapping_on_the_command_line_is_read_as_in_a_file(shipped):
+    given = [
+        "labels={folds: 4, expert_classes: [malignant, benign]}",
+        "detect={learning_rate: 1e-3, rivals: true, test_time: null}",
+        "explain={faithfulness: {images: 20}}",
+    ]
+    update_config(shipped, parse_config(given))
+    study = config.check_config(shipped)
+    assert study["labels"] == {"folds": 4, "expert_classes": ["malignant", "benign"]}
+    assert [study["detect"][key] for key in ("learning_rate", "rivals", "test_time")] == [0.001, True, None]
+    assert study["explain"]["faithfulness"]["images"] == 20
+
+
+@pytest.mark.parametrize("text", ["many", "nan", "inf", "3.5", "{", "[3]", ""])
+def test_a_text_that_is_no_number_is_refused_as_one(shipped, text):
+    shipped["labels"]["folds"] = text
+    with pytest.raises(ConfigError, match=r"labels\.folds is .*, expected type integer"):
+        config.check_config(shipped)
 
 
 WRONG = [
@@ -136,8 +157,6 @@ def test_roots_and_variables_are_resolved(shipped, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["mias"])
 def test_studies_fit_the_schema(root, shipped, monkeypatch, tmp_path, name):
     """A study's file laid over config.yaml as Snakemake lays it: maps merge, lists replace."""
-    from snakemake.utils import update_config
-
     study = yaml.safe_load((root / "workflow" / "studies" / f"{name}.yaml").read_text())
     update_config(shipped, study)
     for path in ("dicom/positive", "dicom/negative"):

@@ -2,9 +2,10 @@
 
 import copy
 import difflib
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -46,17 +47,17 @@ def check_config(config: dict[str, Any]) -> dict[str, Any]:
 
     Returns
     -------
-    A copy in which `roots` and $VARIABLES are resolved.
+    A copy in which `roots` and $VARIABLES are resolved, and texts inside a mapping of the command line are values.
 
     Raises
     ------
     ConfigError
         One message that names the key, its value, what is expected and how to mend it.
     """
-    error = best_match(Draft202012Validator(schema()).iter_errors(config))
+    study = _read_texts(config)
+    error = best_match(Draft202012Validator(schema()).iter_errors(study))
     if error is not None:
         raise ConfigError(_describe(error))
-    study = copy.deepcopy(config)
     _check_names(study)
     _resolve_roots(study)
     for number, dataset in enumerate(study["datasets"]):
@@ -64,6 +65,37 @@ def check_config(config: dict[str, Any]) -> dict[str, Any]:
     _check_models(study)
     _check_sweeps(study)
     return study
+
+
+def _read_texts(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy in which texts stand for values where the schema wants no text.
+
+    Snakemake gives all that stands inside a mapping of ``--config 'labels={folds: 3}'`` as text, and YAML `1e-3`.
+    """
+    study = copy.deepcopy(config)
+    for error in _leaves(Draft202012Validator(schema()).iter_errors(config)):
+        if error.validator == "type" and isinstance(error.instance, str):
+            *places, last = error.absolute_path
+            holder: Any = study
+            for place in places:
+                holder = holder[place]
+            holder[last] = _value(error.instance)
+    return study
+
+
+def _leaves(errors: Iterable[ValidationError]) -> Iterator[ValidationError]:
+    """Give schema violations; where several alternatives are violated, those of each."""
+    for error in errors:
+        yield from _leaves(error.context) if error.context else [error]
+
+
+def _value(text: str) -> Any:
+    """Return what a text says in YAML or, as `1e-3`, which is no number there, as a number."""
+    try:
+        value = yaml.safe_load(text)
+        return float(value) if isinstance(value, str) and math.isfinite(float(value)) else value
+    except (yaml.YAMLError, ValueError):
+        return text
 
 
 def _describe(error: ValidationError) -> str:

@@ -4,7 +4,7 @@ import pytest
 from mammoflow import tables
 from mammoflow.geometry import Transform
 from mammoflow.report import mining
-from mammoflow.report.detection import at_mining_threshold, judged_on, measure, outcomes
+from mammoflow.report.detection import at_mining_threshold, found, judged_on, measure, outcomes
 from mammoflow.report.froc import HitRule
 
 SPOT, ELSEWHERE, THIRD = (10, 10, 30, 30), (60, 60, 80, 80), (100, 10, 120, 30)
@@ -18,7 +18,10 @@ class Hand:
     """Rows of a study written by hand: one image per patient, named after it."""
 
     def __init__(self):
-        self.rows = {name: [] for name in ("indices", "patients", "images", "lesions", "truths", "detections", "crops")}
+        self.rows = {
+            name: []
+            for name in ("indices", "patients", "images", "lesions", "truths", "detections", "crops", "densities")
+        }
 
     def image(self, name, label, machine="Alpha", status="ok", fold=0):
         key = {"dataset": "hospital", "image_id": name, "patient_key": f"p{name}"}
@@ -63,10 +66,13 @@ class Hand:
              "config_digest": "c"}
         )  # fmt: skip
 
+    def density(self, name, value):
+        self.rows["densities"].append({"dataset": "hospital", "image_id": name, "density": value})
+
     def tables(self, threshold=0.5):
         schemas = {"indices": tables.INDEX, "patients": tables.PATIENTS, "images": tables.IMAGES,
                    "lesions": tables.LESIONS, "truths": tables.LESIONS, "detections": tables.DETECTIONS,
-                   "crops": tables.CROPS}  # fmt: skip
+                   "crops": tables.CROPS, "densities": tables.DENSITIES}  # fmt: skip
         made = {name: tables.from_rows(schema, self.rows[name]) for name, schema in schemas.items()}
         row = {"detector": "yolov6n", "fold": 0, "threshold": threshold, "false_frames_per_image": 0.5,
                "sensitivity": 0.5, "images": 1, "lesions": 1}  # fmt: skip
@@ -194,6 +200,9 @@ def test_mining_quality_by_hand(study_of):
     made.crop("n1", SPOT)  # the same lesion again
     made.crop("n3", SPOT)  # nothing there
     made.crop("p1", SPOT, "malignant")
+    made.density("n1", "b")
+    made.density("n2", "d")
+    made.density("p1", "d")
     study = study_of(**made.tables())
     entry = mining.measure(study, "out_of_fold", study.cohorts[0])
     assert (entry["images"], entry["crops"], entry["true_lesions"]) == (3, 3, 3)
@@ -201,9 +210,46 @@ def test_mining_quality_by_hand(study_of):
     assert entry["recall"]["value"] == pytest.approx(1 / 3, abs=1e-6)
     assert entry["mean_iou_of_hits"]["value"] == pytest.approx(0.75)
     assert entry["crops_per_image"]["value"] == 1
-    by_type = {row["lesion_type"]: row["recall"]["value"] for row in entry["by_lesion_type"]}
-    assert by_type == {"calcifications": 0.0, "mass_circumscribed": 1.0}
+    by_type = {
+        row["lesion_type"]: (row["recall"]["value"], row["mean_iou"]["value"]) for row in entry["by_lesion_type"]
+    }
+    assert by_type == {"calcifications": (0.0, None), "mass_circumscribed": (1.0, 1.0)}  # of two crops the better one
     by_machine = {row["machine"]: row for row in entry["by_machine"]}
     assert by_machine["Alpha"]["precision"]["value"] == 1
     assert by_machine["Beta"]["precision"]["value"] == 0
     assert by_machine["Beta"]["mean_iou_of_hits"]["value"] is None
+    by_density = {row["density"]: row for row in entry["by_density"]}  # n3's isn't known
+    assert {name: (row["images"], row["crops"], row["true_lesions"]) for name, row in by_density.items()} == {
+        "b": (1, 2, 2), "d": (1, 0, 1)
+    }  # fmt: skip
+    assert by_density["b"]["recall"]["value"] == 0.5
+    assert by_density["d"]["recall"]["value"] == 0
+    assert by_density["d"]["precision"]["value"] is None
+
+
+def test_lesions_found_at_the_mining_threshold_by_hand(study_of):
+    made = Hand()
+    for name, label, density in (("p1", "positive", "b"), ("p2", "positive", "d"), ("n1", "negative", "b")):
+        made.image(name, label)
+        made.density(name, density)
+    made.image("p3", "positive")  # of unknown density
+    made.lesion("p1", SPOT)
+    made.lesion("p2", SPOT)
+    made.lesion("p3", SPOT, kind="calcifications")
+    made.lesion("n1", SPOT, "benign", kind="mass_circumscribed")
+    made.lesion("n1", ELSEWHERE, "benign", kind="mass_circumscribed")
+    for name, score in (("p1", 0.9), ("p2", 0.4), ("p3", 0.5), ("n1", 0.6)):  # the threshold is 0.5
+        made.detection(name, SPOT, score)
+    study = study_of(**made.tables())
+    shares = {
+        (row["pathology"], row["group"], row["value"]): (row["sensitivity"]["value"], row["sensitivity"]["count"])
+        for row in found(study, "yolov6n", study.cohorts[0])
+    }
+    assert shares == {
+        ("malignant", "lesion_type", "mass_spiculated"): (0.5, 2),
+        ("malignant", "lesion_type", "calcifications"): (1.0, 1),
+        ("benign", "lesion_type", "mass_circumscribed"): (0.5, 2),
+        ("malignant", "density", "b"): (1.0, 1),
+        ("malignant", "density", "d"): (0.0, 1),
+        ("benign", "density", "b"): (0.5, 2),
+    }

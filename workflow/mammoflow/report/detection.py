@@ -46,6 +46,7 @@ def measure(study: Study, detector: str, cohort: Cohort) -> dict[str, Any]:
         "average_precision_iou50": precision_rate(at_half, patients),
         "coco": coco_precision(study, detector, cohort),
         "at_mining_threshold": at_mining_threshold(study, detector, cohort),
+        "found": found(study, detector, cohort),
     }
 
 
@@ -132,3 +133,22 @@ def at_mining_threshold(study: Study, detector: str, cohort: Cohort) -> dict[str
         "frames_per_image": patients.rate(table["patient_key"], table["frames"]),
         "frames_per_negative_image": patients.rate(negative["patient_key"], negative["frames"]),
     }
+
+
+def found(study: Study, detector: str, cohort: Cohort) -> list[dict[str, Any]]:
+    """Share of true lesions that a frame at the mining threshold finds: of each pathology by type and known density."""
+    images = cohort.of(study.pictures)
+    lesions = framed(cohort.of(study.true_lesions)).merge(images[[*IMAGE, "patient_key", "density"]], on=IMAGE)
+    judged = judge(study.frames(detector, cohort), lesions, lesions.iloc[:0], images, hit_rule(study))
+    lesions = lesions.assign(found=np.isfinite(judged.lesion_score))
+    patients = Resamples.draw(images["patient_key"], study.settings["report"]["bootstrap"], study.settings["seed"])
+    return [
+        {
+            "pathology": pathology,
+            "group": group,
+            "value": value,
+            "sensitivity": patients.rate(rows["patient_key"], rows["found"]),
+        }
+        for group in ("lesion_type", "density")
+        for (pathology, value), rows in lesions.groupby(["pathology", group])
+    ]

@@ -11,11 +11,12 @@ from mammoflow.report.detection import hit_rule
 from mammoflow.report.froc import HitRule
 from mammoflow.report.study import EDGES, IMAGE, Cohort, Study, each, framed
 
+GROUPS = ["machine", "density"]
 POINTS = 40  # of the threshold curve in metrics.json; curve.tsv holds all
 
 
 def measure(study: Study, protocol: str, cohort: Cohort) -> dict[str, Any]:
-    """Precision, recall and overlap of the benign crops, over all and by lesion type and machine."""
+    """Quality of the benign crops: over all, by machine and (where the truth states it) density, and by lesion type."""
     images = mined_images(study, cohort)
     crops, lesions = judged(study, protocol, cohort)
     patients = Resamples.draw(images["patient_key"], study.settings["report"]["bootstrap"], study.settings["seed"])
@@ -27,16 +28,23 @@ def measure(study: Study, protocol: str, cohort: Cohort) -> dict[str, Any]:
         "screening": screening(study, protocol, cohort),
         "threshold_curve": threshold_curve(study),
         "by_lesion_type": [
-            {"lesion_type": kind, "recall": patients.rate(rows["patient_key"], rows["found"])}
+            {
+                "lesion_type": kind,
+                "recall": patients.rate(rows["patient_key"], rows["found"]),
+                "mean_iou": patients.rate(rows["patient_key"], rows["overlap"] * rows["found"], rows["found"]),
+            }
             for kind, rows in lesions.groupby("lesion_type")
         ],
-        "by_machine": [
-            {
-                "machine": machine,
-                **quality(crops[crops["machine"] == machine], lesions[lesions["machine"] == machine], rows, patients),
-            }
-            for machine, rows in images.groupby("machine")
-        ],
+        **{
+            f"by_{group}": [
+                {
+                    group: value,
+                    **quality(crops[crops[group] == value], lesions[lesions[group] == value], rows, patients),
+                }
+                for value, rows in images.groupby(group)
+            ]
+            for group in GROUPS
+        },
     }
 
 
@@ -45,8 +53,8 @@ def screening(study: Study, protocol: str, cohort: Cohort) -> dict[str, Any]:
     rows = cohort.of(study.screened)
     rows = rows[rows["protocol"] == protocol].merge(mined_images(study, cohort)[IMAGE], on=IMAGE)
     lesions = framed(cohort.of(study.true_lesions))
-    hit, _, _ = _find(rows, lesions, hit_rule(study))
-    dropped = rows.assign(hit=hit)[~rows["kept"]]
+    found, _ = _find(rows, lesions, hit_rule(study))
+    dropped = rows.assign(hit=~np.isnan(found))[~rows["kept"]]
     return {
         "frames": len(rows),
         "dropped": [
@@ -85,31 +93,36 @@ def judged(study: Study, protocol: str, cohort: Cohort) -> tuple[pd.DataFrame, p
 
     Returns
     -------
-    crops : CROPS rows with ``hit`` (finds a true benign lesion), ``overlap`` (largest IoU with one it finds) and
-        ``machine``.
-    lesions : LESIONS rows with ``found`` (a crop finds it), ``patient_key`` and ``machine``.
+    crops : CROPS rows with ``hit`` (finds a true benign lesion), ``overlap`` (largest IoU with one it finds),
+        ``machine`` and ``density``.
+    lesions : LESIONS rows with ``found`` (a crop finds it), ``overlap`` (largest IoU with one that does),
+        ``patient_key``, ``machine`` and ``density``.
     """
-    images = mined_images(study, cohort)[[*IMAGE, "patient_key", "machine"]]
+    images = mined_images(study, cohort)[[*IMAGE, "patient_key", *GROUPS]]
     crops = cohort.of(study.crops)
     crops = crops[(crops["protocol"] == protocol) & (crops["label"] == "benign") & (crops["origin"] == "detection")]
-    crops = crops.merge(images[[*IMAGE, "machine"]], on=IMAGE)
+    crops = crops.merge(images[[*IMAGE, *GROUPS]], on=IMAGE)
     lesions = framed(cohort.of(study.true_lesions)).merge(images, on=IMAGE)
     lesions = lesions[lesions["pathology"] == "benign"].reset_index(drop=True)
-    hit, overlap, found = _find(crops, lesions, hit_rule(study))
-    return crops.assign(hit=hit, overlap=overlap), lesions.assign(found=found)
+    of_crops, of_lesions = _find(crops, lesions, hit_rule(study))
+    return (
+        crops.assign(hit=~np.isnan(of_crops), overlap=np.nan_to_num(of_crops)),
+        lesions.assign(found=~np.isnan(of_lesions), overlap=np.nan_to_num(of_lesions)),
+    )
 
 
-def _find(crops: pd.DataFrame, lesions: pd.DataFrame, rule: HitRule) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    hit, overlap, found = np.zeros(len(crops), dtype=bool), np.zeros(len(crops)), np.zeros(len(lesions), dtype=bool)
+def _find(crops: pd.DataFrame, lesions: pd.DataFrame, rule: HitRule) -> tuple[np.ndarray, np.ndarray]:
+    """Largest IoU of each crop with a lesion it finds, and of each lesion with a crop that finds it; NaN for none."""
+    of_crops, of_lesions = np.full(len(crops), np.nan), np.full(len(lesions), np.nan)
     lesion_rows = lesions.groupby(IMAGE).indices
     for image, rows in crops.groupby(IMAGE).indices.items():
         if image in lesion_rows:
             frames, truths = crops.iloc[rows][EDGES], lesions.iloc[lesion_rows[image]][EDGES]
             pairs = boxes.hits(frames, truths, rule.min_iou, rule.center)
-            hit[rows] = pairs.any(axis=1)
-            overlap[rows] = np.where(pairs, boxes.iou(frames, truths), 0).max(axis=1)
-            found[lesion_rows[image]] = pairs.any(axis=0)
-    return hit, overlap, found
+            overlap = np.where(pairs, boxes.iou(frames, truths), -1)
+            for found, best in ((of_crops, (rows, overlap.max(1))), (of_lesions, (lesion_rows[image], overlap.max(0)))):
+                found[best[0]] = np.where(best[1] < 0, np.nan, best[1])
+    return of_crops, of_lesions
 
 
 def quality(
