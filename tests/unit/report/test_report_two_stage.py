@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from test_report_detection import ELSEWHERE, SPOT, Hand
 
@@ -115,3 +116,64 @@ def test_without_a_known_side_no_breast_is_judged_and_the_note_says_so(study):
     _, breast, _ = two_stage.measure(study, "out_of_fold", "resnet50", study.cohorts[0])["levels"]
     assert (breast["units"], breast["left_out"]) == (0, 0)
     assert [breast[name]["note"] for name in ("roc_auc", "gain_over_detector")] == ["nothing to judge"] * 2
+
+
+@pytest.fixture
+def units():
+    """Scores of five folds' units, a third of them malignant and higher than the others by chance."""
+    rng = np.random.default_rng(3)
+    malignant = rng.random(200) < 1 / 3
+    scores = np.where(rng.random(200) < 0.1, 0, rng.beta(2, 5, 200) * 0.6 + 0.2 * malignant)
+    return pd.DataFrame({
+        "two_stage": scores, "label": np.where(malignant, "malignant", "benign"), "fold": np.arange(200) % 5,
+        "patient_key": [f"p{number // 2}" for number in range(200)],
+    })  # fmt: skip
+
+
+def test_probabilities_come_from_the_other_folds(units):
+    likely = two_stage.probabilities(units, units)
+    assert ((likely > 0) & (likely < 1)).all()
+    for fold in range(5):
+        changed = units.assign(label=units["label"].where(units["fold"] != fold, "benign"))
+        here = (units["fold"] == fold).to_numpy()
+        assert two_stage.probabilities(changed, changed)[here] == pytest.approx(
+            likely[here]
+        )  # own labels teach nothing
+        order = np.argsort(units.loc[here, "two_stage"], kind="stable")
+        assert (np.diff(likely[here][order]) >= 0).all()
+
+
+def test_probabilities_are_those_of_a_fit_by_newtons_method(units):
+    """Ridge-penalised log likelihood, as scikit-learn's default: intercept free, slope's square halved."""
+    own = units[units["fold"] == 0]
+    others = units[units["fold"] != 0]
+    clipped = others["two_stage"].clip(1e-6, 1 - 1e-6).to_numpy()
+    x = np.column_stack([np.ones(len(others)), np.log(clipped / (1 - clipped))])
+    y, weights, penalty = (others["label"] == "malignant").to_numpy(float), np.zeros(2), np.diag([0.0, 1.0])
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-x @ weights))
+        hessian = (x.T * (p * (1 - p))) @ x + penalty
+        weights -= np.linalg.solve(hessian, x.T @ (p - y) + penalty @ weights)
+    clipped = own["two_stage"].clip(1e-6, 1 - 1e-6).to_numpy()
+    expected = 1 / (1 + np.exp(-(weights[0] + weights[1] * np.log(clipped / (1 - clipped)))))
+    assert two_stage.probabilities(own, units) == pytest.approx(expected, abs=1e-3)
+
+
+def test_external_units_are_judged_by_all_internal_ones_and_one_class_teaches_nothing(units):
+    outside = units.iloc[:30].assign(fold=-1, label="benign")
+    likely = two_stage.probabilities(outside, units)
+    again = two_stage.probabilities(outside.assign(label="malignant"), units)
+    assert np.isfinite(likely).all()
+    assert likely == pytest.approx(again)
+    assert np.isnan(two_stage.probabilities(outside, units.assign(label="benign"))).all()
+
+
+def test_levels_say_what_their_probabilities_are_worth(made_up_metrics):
+    """Brier score of the made-up study: better than saying each time how many are malignant."""
+    (first, *_) = [entry for entry in made_up_metrics["two_stage"] if entry["role"] == "internal"]
+    for level in first["levels"]:
+        share = level["malignant"] / level["units"]
+        assert 0 < level["calibration"]["brier"]["value"] < share * (1 - share)
+        counted = sum(group["malignant_share"]["count"] for group in level["calibration"]["bins"])
+        assert counted == level["units"]
+        assert len(level["decision_curve"]["net_benefit"]) == len(level["decision_curve"]["threshold"]) > 0

@@ -118,6 +118,8 @@ def _context(study: Study, metrics: dict[str, Any]) -> dict[str, Any]:
                 ("decision", curves.decision(metrics)),
                 ("two_stage_roc", curves.two_stage(metrics, "roc")),
                 ("two_stage_pr", curves.two_stage(metrics, "pr")),
+                ("two_stage_calibration", curves.two_stage_calibration(metrics)),
+                ("two_stage_decision", curves.two_stage_decision(metrics)),
             )
         },
         "external": [cohort.name for cohort in study.cohorts if cohort.role == "external"],

@@ -2,15 +2,19 @@
 
 An image's score is the highest product of the detector's confidence and the classifier's calibrated probability over
 its frames; that of a breast or a patient is the highest of its images. Beside it stand the same for the detector's
-confidence alone and for the probability alone.
+confidence alone and for the probability alone. A product of both is no probability: how likely a unit is malignant is
+read from it by a logistic regression on other folds' units.
 """
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
 
-from mammoflow.report.bootstrap import Resamples
+from mammoflow.report import reliability
+from mammoflow.report.bootstrap import Array, Resamples
 from mammoflow.report.cases import Cases, lead, operating_points
 from mammoflow.report.study import IMAGE, Cohort, Study
 
@@ -20,6 +24,7 @@ LEVELS = {
     "patient": ["dataset", "patient_key"],
 }
 SCORES = ("two_stage", "detector", "classifier")
+_LEAST = 1e-6  # score of a unit without a frame, in place of 0
 
 
 def measure(study: Study, protocol: str, classifier: str, cohort: Cohort) -> dict[str, Any]:
@@ -42,6 +47,7 @@ def _level(study: Study, protocol: str, classifier: str, cohort: Cohort, level: 
     resamples, inside = Resamples.draw(units["patient_key"], *report), Resamples.draw(internal["patient_key"], *report)
     judges = {name: Cases.of(units, name, resamples) for name in SCORES}
     both, aims = judges["two_stage"], ("sensitivity_0.9", "specificity_0.9")
+    likely = Cases.of(units.assign(likely=probabilities(units, internal)), "likely", resamples)
     return {
         "level": level,
         "units": len(units),
@@ -53,9 +59,41 @@ def _level(study: Study, protocol: str, classifier: str, cohort: Cohort, level: 
         "classifier_roc_auc": judges["classifier"].roc_auc(),
         "gain_over_detector": lead(both, judges["detector"]),
         "operating_points": operating_points(both, Cases.of(internal, "two_stage", inside), aims),
+        "calibration": {
+            "brier": reliability.brier(likely),
+            "expected_error": reliability.expected_error(likely),
+            "bins": reliability.bins(likely),
+        },
+        "decision_curve": reliability.decision_curve(likely),
         "roc_curve": both.curve("roc", "false_positive_rate", "sensitivity"),
         "pr_curve": both.curve("precision_recall", "recall", "precision"),
     }
+
+
+def probabilities(units: pd.DataFrame, internal: pd.DataFrame) -> Array:
+    """Probability that each unit is malignant, from its two-stage score.
+
+    Parameters
+    ----------
+    units, internal : what `grouped` gave for the units to judge and for all internal ones. Those of a fold are judged
+        by a logistic regression on the score's log odds fitted on the other folds' units, external ones by one of all.
+
+    Returns
+    -------
+    float64 array, (N,), NaN where the units to fit on are of one class.
+    """
+    likely = np.full(len(units), np.nan)
+    for fold in units["fold"].unique():
+        others = internal[internal["fold"] != fold]
+        if others["label"].nunique() == 2:
+            model = LogisticRegression().fit(_log_odds(others), others["label"] == "malignant")
+            here = (units["fold"] == fold).to_numpy()
+            likely[here] = model.predict_proba(_log_odds(units[here]))[:, 1]
+    return likely
+
+
+def _log_odds(units: pd.DataFrame) -> Array:
+    return np.asarray(logit(units[["two_stage"]].to_numpy(dtype=float).clip(_LEAST, 1 - _LEAST)))
 
 
 def image_scores(study: Study, protocol: str, classifier: str) -> pd.DataFrame:

@@ -66,7 +66,10 @@ def rules(study: Study) -> dict[str, str]:
             "probability over its frames: those at or above the mining threshold, and always its best one; 0 without a "
             "frame. A breast's or patient's score is the highest of its images. An image is malignant when the truth "
             "shows a malignant lesion on it, benign when it shows none and the image's directory doesn't contradict; "
-            "a breast or patient is malignant when one of its images is. What can't be known is left out."
+            "a breast or patient is malignant when one of its images is. What can't be known is left out. The "
+            "probability behind Brier score, calibration and decision curve comes from a logistic regression on the "
+            "score's log odds, fitted on the other folds' images, breasts or patients (for external data sets on all "
+            "internal ones)."
         ),
         "calibration": (
             "Temperature fitted by cross-validation inside the training folds, after the class weights of the loss are "

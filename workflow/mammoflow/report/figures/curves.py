@@ -94,50 +94,72 @@ def _band(axes: Axes, curve: dict[str, Any], x: str, y: str, color: str, label: 
 
 def calibration(metrics: dict) -> Figure:
     """Share of malignant crops against mean calibrated probability, of every classifier on internal crops."""
+    return _calibration(_classifiers(metrics), "crops", "")
+
+
+def decision(metrics: dict) -> Figure:
+    """Net benefit by threshold of every classifier on internal crops."""
+    return _decision(_classifiers(metrics), "crop", "")
+
+
+def two_stage_calibration(metrics: dict) -> Figure:
+    """Share of malignant ones against the probability of detector and first classifier together, by level."""
+    return _calibration(_levels(metrics), "ones", _together(metrics))
+
+
+def two_stage_decision(metrics: dict) -> Figure:
+    """Net benefit by threshold of detector and first classifier together, by level, on internal images."""
+    return _decision(_levels(metrics), "one", _together(metrics))
+
+
+def _calibration(entries: dict[str, dict[str, Any]], what: str, title: str) -> Figure:
+    """Draw the calibration of entries, by their names in the legend."""
     figure = new(4.6, 5.0)
     axes = figure.subplots()
-    for at, entry in enumerate(_internal(metrics)):
+    for at, (label, entry) in enumerate(entries.items()):
         groups = [group for group in entry["calibration"]["bins"] if group["malignant_share"]["value"] is not None]
         x = [group["mean_probability"] for group in groups]
         shares = [group["malignant_share"] for group in groups]
-        y = [share["value"] for share in shares]
-        color, label = LINES[at % len(LINES)], f"{entry['classifier']}, {_name(entry)}"
-        axes.plot(x, y, "o-", color=color, lw=1.4, ms=4, label=label)
+        color = LINES[at % len(LINES)]
+        axes.plot(x, [share["value"] for share in shares], "o-", color=color, lw=1.4, ms=4, label=label)
         known = [(a, share) for a, share in zip(x, shares, strict=True) if share["low"] is not None]
         axes.vlines([a for a, _ in known], [s["low"] for _, s in known], [s["high"] for _, s in known], color=color)
     if not axes.lines:
-        return words("There is no crop whose probability could be checked.")
+        return words(f"There are no {what} whose probability could be checked.")
     axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
-    axes.set(xlabel="Mean calibrated probability", ylabel="Share of malignant crops", xlim=(0, 1), ylim=(0, 1.01))
+    axes.set(xlabel="Mean probability", ylabel=f"Share of malignant {what}", xlim=(0, 1), ylim=(0, 1.01), title=title)
     axes.set_aspect("equal")
     figure.legend(loc="outside lower center", ncols=1)
     return figure
 
 
-def decision(metrics: dict) -> Figure:
-    """Net benefit by threshold of every classifier on internal crops."""
+def _decision(entries: dict[str, dict[str, Any]], what: str, title: str) -> Figure:
+    """Draw the decision curves of entries, by their names in the legend."""
     figure = new(4.6, 5.0)
     axes = figure.subplots()
-    entries = [entry for entry in _internal(metrics) if entry["decision_curve"]["net_benefit"]]
+    entries = {label: entry for label, entry in entries.items() if entry["decision_curve"]["net_benefit"]}
     if not entries:
-        return words("There is no set of crops with both classes.")
-    for at, entry in enumerate(entries):
-        label = f"{entry['classifier']}, {_name(entry)}"
-        _band(axes, entry["decision_curve"], "threshold", "net_benefit", LINES[at % len(LINES)], label, entry)
-    curve = entries[0]["decision_curve"]
-    axes.plot(curve["threshold"], curve["treat_all"], color=GREY, lw=1.2, ls="-.", label="call every crop malignant")
+        return words("There is no set of both classes.")
+    drawn: set[tuple[float, ...]] = set()
+    for at, (label, entry) in enumerate(entries.items()):
+        curve, color = entry["decision_curve"], LINES[at % len(LINES)]
+        _band(axes, curve, "threshold", "net_benefit", color, label, entry)
+        if tuple(curve["treat_all"]) not in drawn:  # classifiers judge the same crops, levels differ
+            one = f"call every {what} malignant" if not drawn else None
+            axes.plot(curve["threshold"], curve["treat_all"], color=GREY, lw=1.2, ls="-.", label=one)
+            drawn.add(tuple(curve["treat_all"]))
     axes.axhline(0, color=GREY, lw=0.8, ls=":", label="call none malignant")
-    top = max(value for entry in entries for value in entry["decision_curve"]["high"] if value is not None)
+    top = max(value for entry in entries.values() for value in entry["decision_curve"]["high"] if value is not None)
     axes.set(xlabel="Probability from which one would act", ylabel="Net benefit", xlim=(0, 1), ylim=(-0.15, top + 0.05))
+    axes.set_title(title)
     figure.legend(loc="outside lower center", ncols=1)
     return figure
 
 
 def two_stage(metrics: dict, what: str) -> Figure:
     """`roc` or `pr` curve of detector and first classifier together, by level, on internal images."""
-    first = next((entry for entry in metrics["two_stage"] if entry["role"] == "internal"), None)
-    levels = [level for level in first["levels"] if level["roc_auc"]["value"] is not None] if first else []
-    if first is None or not levels:
+    levels = [level for level in _levels(metrics).values() if level["roc_auc"]["value"] is not None]
+    if not levels:
         return words("There are no images of both classes.")
     figure = new(4.6, 5.0)
     axes = figure.subplots()
@@ -147,16 +169,34 @@ def two_stage(metrics: dict, what: str) -> Figure:
     names = {"roc_auc": "AUC", "pr_auc": "average precision"}
     for at, level in enumerate(levels):
         label = f"{level['level']} ({level['units']}): {names[area]} {rate_text(level[area])}"
-        _band(axes, level[f"{what}_curve"], x, y, LINES[at % len(LINES)], label, first)
-    axes.set_title(f"{first['detector']} and {first['classifier']}")
+        _band(axes, level[f"{what}_curve"], x, y, LINES[at % len(LINES)], label, level)
+    axes.set_title(_together(metrics))
     labels = {"roc": ("1 - specificity", "Sensitivity"), "pr": ("Recall (sensitivity)", "Precision")}[what]
     axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
     figure.legend(loc="outside lower center", ncols=1)
     return figure
 
 
-def _internal(metrics: dict) -> list[dict[str, Any]]:
-    return [entry for entry in metrics["classification"] if entry["role"] == "internal" and entry["crops"]]
+def _classifiers(metrics: dict) -> dict[str, dict[str, Any]]:
+    """Every classifier's figures on internal crops, by name."""
+    internal = [entry for entry in metrics["classification"] if entry["role"] == "internal" and entry["crops"]]
+    return {f"{entry['classifier']}, {_name(entry)}": entry for entry in internal}
+
+
+def _first_two_stage(metrics: dict) -> dict[str, Any]:
+    return next((entry for entry in metrics["two_stage"] if entry["role"] == "internal"), {})
+
+
+def _levels(metrics: dict) -> dict[str, dict[str, Any]]:
+    """Figures of detector and first classifier together on internal images, by level."""
+    first = _first_two_stage(metrics)
+    levels = [level for level in first.get("levels", []) if level["units"]]
+    return {f"{level['level']} ({level['units']})": {**level, "role": first["role"]} for level in levels}
+
+
+def _together(metrics: dict) -> str:
+    first = _first_two_stage(metrics)
+    return f"{first['detector']} and {first['classifier']}" if first else ""
 
 
 def froc(metrics: dict, truth: str) -> Figure:
