@@ -118,6 +118,12 @@ def test_table_is_written_and_shown(made_up, worse, tmp_path):
     assert _learning(None) == []
 
 
+def test_without_nested_crops_there_is_no_row(made_up, tmp_path):
+    learning.write(made_up, {}, tmp_path / "learning.tsv")
+    assert tables.read(tables.LEARNING, tmp_path / "learning.tsv").empty
+    assert _learning(tmp_path / "learning.tsv") == []
+
+
 def test_without_a_lesion_there_is_nothing_to_say(made_up, same, cohort, tmp_path):
     bare = replace(made_up, lesions=made_up.lesions.iloc[:0], truths=made_up.truths.iloc[:0])
     rows = list(learning.measure(bare, same.items(), cohort))

@@ -46,7 +46,8 @@ def measure(study: Study, nested: Iterable[tuple[int, pd.DataFrame]], cohort: Co
 
     Parameters
     ----------
-    nested : fold left out, and rows of `mammoflow.tables.DETECTIONS` on the others' images; read through once.
+    nested : fold left out, and rows of `mammoflow.tables.DETECTIONS` on the others' images; read through once. Without
+        any there is nothing to compare.
     """
     settings, detector, rule = study.settings["report"], study.settings["crops"]["detector"], hit_rule(study)
     levels = np.asarray(settings["false_positives_per_image"], dtype=float)
@@ -56,7 +57,7 @@ def measure(study: Study, nested: Iterable[tuple[int, pd.DataFrame]], cohort: Co
         for truth in TRUTHS:
             parts[truth].append(judged_on(here, detector, cohort, truth, rule))
     lesions, folds = _to_learn_from(study, cohort), len(parts[TRUTHS[0]])
-    for truth in TRUTHS:
+    for truth in TRUTHS if folds else ():
         fewer, more = pooled(parts[truth]), judged_on(study, detector, cohort, truth, rule)
         patients = Resamples.draw(more.image_patient, settings["bootstrap"], study.settings["seed"])
         weights = np.vstack([np.ones(len(patients.patients)), patients.weights])
