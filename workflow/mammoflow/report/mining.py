@@ -119,9 +119,9 @@ def _find(crops: pd.DataFrame, lesions: pd.DataFrame, rule: HitRule) -> tuple[np
         if image in lesion_rows:
             frames, truths = crops.iloc[rows][EDGES], lesions.iloc[lesion_rows[image]][EDGES]
             pairs = boxes.hits(frames, truths, rule.min_iou, rule.center)
-            overlap = np.where(pairs, boxes.iou(frames, truths), -1)
-            for found, best in ((of_crops, (rows, overlap.max(1))), (of_lesions, (lesion_rows[image], overlap.max(0)))):
-                found[best[0]] = np.where(best[1] < 0, np.nan, best[1])
+            overlap = np.where(pairs, boxes.iou(frames, truths), np.nan)
+            of_crops[rows] = np.fmax.reduce(overlap, axis=1)  # NaN where all are
+            of_lesions[lesion_rows[image]] = np.fmax.reduce(overlap, axis=0)
     return of_crops, of_lesions
 
 
