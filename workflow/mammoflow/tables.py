@@ -85,10 +85,10 @@ def _box(what: str) -> dict[str, pa.Column]:
     }
 
 
-def _point(name: str, what: str) -> dict[str, pa.Column]:
+def _point(name: str, taught: str, value: str) -> dict[str, pa.Column]:
     return {
-        f"{name}_taught": _float(f"framed lesions of the folds that teach, mean, {what}", 0),
-        f"{name}_value": _float(f"lesion sensitivity, {what}; empty when there is no lesion"),
+        f"{name}_taught": _float(taught, 0),
+        f"{name}_value": _float(f"{value}; empty when there is no lesion"),
         f"{name}_low": _float("lower end of its 95 % interval over resamples of patients"),
         f"{name}_high": _float("upper end"),
     }
@@ -185,9 +185,17 @@ LEARNING = _schema(
         "truth": _text("lesions to be found: the expert's or all", ["expert", "any_lesion"]),
         "false_positives_per_image": _float("rate at which lesions are counted", 0),
         "lesions": _int("lesions to be found", 0),
-        **_point("fewer", "without two folds"),
-        **_point("more", "without one fold"),
-        **_point("gain", "second less first"),
+        **_point(
+            "fewer",
+            "framed lesions of the expert that a detector without two folds learns from, mean over pairs of folds",
+            "share of lesions that detectors without two folds find",
+        ),
+        **_point(
+            "more",
+            "framed lesions of the expert that a detector without one fold learns from, mean over folds",
+            "share of lesions that detectors without one fold find",
+        ),
+        **_point("gain", "more_taught less fewer_taught", "more_value less fewer_value, on the same images"),
     },
 )
 
