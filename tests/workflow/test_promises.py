@@ -1,5 +1,6 @@
 """The promises of the DAG (docs/design.md), each as the exact set of jobs that run."""
 
+import re
 import shutil
 from contextlib import contextmanager
 
@@ -322,6 +323,15 @@ def test_crops_that_are_not_nested_teach_the_classifiers_anew_and_nothing_else(l
     behind = {job for job in of(lab.all_jobs, FROM_CLASSIFIERS) if "protocol=out_of_fold" in job}
     assert taught < behind
     assert jobs == behind | of(lab.all_jobs, FROM_MAPS - {"report_learning"})
+
+
+def test_what_more_lesions_bring_is_read_from_the_detectors_of_pairs(lab):
+    done = lab.run("results/report/learning.tsv", "--dry-run", "--force")
+    blocks = ("annotated-000", "other-000", "other-001")
+    where = "results/nested/detect/yolov6n/without"
+    assert {f"{where}{fold}/hospital/{block}.tsv" for fold in range(3) for block in blocks} == set(
+        re.findall(rf"{where}\d/hospital/[\w-]+\.tsv", done.stdout + done.stderr)
+    )
 
 
 def test_a_fold_is_left_out_with_one_detector_a_pair(lab):
